@@ -1,0 +1,190 @@
+"""Read a zip directory: where each entry's stored bytes lie. Nothing is decompressed.
+
+Scope: zip and zip64 archives of one disk, as torch, numpy and `zipfile` write them. The central directory is believed;
+of a local header only its signature, its name and its two lengths are used, because torch writes sizes and CRC of zero
+there and pads the extra field. Encrypted entries, archives of several disks, entries that overlap and names that occur
+twice are refused.
+
+Specification: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.14 to 4.3.16
+(end records), 4.5.3 (zip64 extra field).
+"""
+
+import struct
+from dataclasses import dataclass
+
+from git_theta.errors import FormatError
+from git_theta.source import Source
+
+__all__ = ["MAX_DIRECTORY_BYTES", "MAX_ENTRIES", "MIN_COMPRESSED_BYTES", "STORED", "Entry", "read"]
+
+STORED = 0
+MAX_DIRECTORY_BYTES = 64 << 20
+MAX_ENTRIES = 500_000
+MIN_COMPRESSED_BYTES = 64 << 10
+"""From this size on a compressed entry has a span of its own; a smaller one is no more than skeleton."""
+
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_ENCRYPTED = 0x1 | 0x40 | 0x2000  # encrypted, strongly encrypted, directory masked (section 4.4.4)
+_UTF8 = 0x800
+_ZIP64_EXTRA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry: its `size` bytes lie at `offset`, compressed by `method` (STORED: not at all)."""
+
+    name: str
+    method: int
+    offset: int
+    size: int
+    crc: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    offset: int
+    size: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """An entry as the central directory has it; `offset` is that of its local header."""
+
+    name: bytes
+    flags: int
+    method: int
+    crc: int
+    size: int
+    unpacked: int
+    offset: int
+
+
+def read(source: Source) -> list[Entry]:
+    """The entries, in the order in which they lie in the file.
+
+    Raises FormatError for what is no archive, or one outside of the scope or the limits.
+    """
+    directory = _find_directory(source)
+    headers = _parse_directory(source.read(directory.offset, directory.size), directory)
+    headers.sort(key=lambda header: header.offset)
+    if len({header.name for header in headers}) != len(headers):
+        raise FormatError("zip: two entries have one name")
+    entries = []
+    end = 0
+    for header in headers:
+        if header.offset < end:
+            raise FormatError(f"zip: entry {header.name[:80]!r} overlaps the one before it")
+        entry = _locate(source, header, directory.offset)
+        end = entry.offset + entry.size
+        entries.append(entry)
+    return entries
+
+
+def _find_directory(source: Source) -> _Directory:
+    start = max(0, source.size - _END.size - 0xFFFF)
+    tail = source.read(start, source.size - start)
+    at = _find_end(tail)
+    _, disk, first_disk, here, count, size, offset, _ = _END.unpack_from(tail, at)
+    if (disk, first_disk) not in ((0, 0), (0xFFFF, 0xFFFF)) or here != count:
+        raise FormatError("zip: the archive is spread over several disks")
+    end = start + at
+    directory = _find_directory64(source, end) or _Directory(offset, size, count)
+    if directory.size > MAX_DIRECTORY_BYTES or directory.count > MAX_ENTRIES:
+        raise FormatError(f"zip: a directory of {directory.count} entries, {directory.size} bytes is above the limits")
+    if directory.offset > end - directory.size:
+        raise FormatError(f"zip: the directory at {directory.offset} of {directory.size} bytes overlaps its end record")
+    return directory
+
+
+def _find_end(tail: bytes) -> int:
+    """Where the end record begins in the file's last bytes: the last one whose comment ends where the file does."""
+    at = tail.rfind(b"PK\x05\x06")
+    while at >= 0:
+        if at <= len(tail) - _END.size and at + _END.size + _END.unpack_from(tail, at)[7] == len(tail):
+            return at
+        at = tail.rfind(b"PK\x05\x06", 0, at + 3)
+    raise FormatError("zip: there is no end record; the file is no zip archive, or it is cut off")
+
+
+def _find_directory64(source: Source, end: int) -> _Directory | None:
+    """The directory that the zip64 end record names; None where there is no locator just before the end record."""
+    if end < _LOCATOR.size:
+        return None
+    signature, disk, record_offset, disks = _LOCATOR.unpack(source.read(end - _LOCATOR.size, _LOCATOR.size))
+    if signature != b"PK\x06\x07":
+        return None
+    if record_offset > end - _LOCATOR.size - _END64.size:
+        raise FormatError("zip: the zip64 end record lies outside of the file")
+    record = _END64.unpack(source.read(record_offset, _END64.size))
+    signature, _, _, _, this_disk, first_disk, here, count, size, offset = record
+    if signature != b"PK\x06\x06":
+        raise FormatError("zip: there is no zip64 end record where its locator points")
+    if disk or this_disk or first_disk or disks > 1 or here != count:
+        raise FormatError("zip: the archive is spread over several disks")
+    return _Directory(offset, size, count)
+
+
+def _parse_directory(data: bytes, directory: _Directory) -> list[_Header]:
+    if directory.count * _CENTRAL.size > len(data):
+        raise FormatError(f"zip: {directory.count} entries do not fit in {len(data)} bytes of directory")
+    headers = []
+    at = 0
+    for _ in range(directory.count):
+        if at > len(data) - _CENTRAL.size:
+            raise FormatError("zip: the directory ends within an entry")
+        fields = _CENTRAL.unpack_from(data, at)
+        signature, _, _, flags, method, _, _, crc, size, unpacked, name_size, extra_size, comment_size = fields[:13]
+        if signature != b"PK\x01\x02":
+            raise FormatError(f"zip: there is no directory entry at byte {at} of the directory")
+        name_end = at + _CENTRAL.size + name_size
+        at = name_end + extra_size + comment_size
+        if at > len(data):
+            raise FormatError("zip: the directory ends within an entry")
+        name = data[name_end - name_size : name_end]
+        sizes = _widen(data[name_end : name_end + extra_size], (unpacked, size, fields[16]))
+        headers.append(_Header(name, flags, method, crc, sizes[1], sizes[0], sizes[2]))
+    return headers
+
+
+def _widen(extra: bytes, sizes: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Unpacked size, size and offset; those that are 0xFFFFFFFF are taken from the zip64 extra field, in that order."""
+    if 0xFFFFFFFF not in sizes:
+        return sizes
+    at = 0
+    while at <= len(extra) - 4:
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == _ZIP64_EXTRA and length <= len(extra) - at - 4:
+            wide = iter(struct.unpack_from(f"<{length // 8}Q", extra, at + 4))
+            unpacked, size, offset = (next(wide, value) if value == 0xFFFFFFFF else value for value in sizes)
+            return unpacked, size, offset
+        at += 4 + length
+    return sizes
+
+
+def _locate(source: Source, header: _Header, limit: int) -> Entry:
+    """Where the entry's bytes begin, from its local header; they must end before `limit`."""
+    shown = header.name[:80]
+    if header.flags & _ENCRYPTED:
+        raise FormatError(f"zip: entry {shown!r} is encrypted")
+    if header.method == STORED and header.size != header.unpacked:
+        raise FormatError(f"zip: entry {shown!r} is stored, but its two sizes differ")
+    if header.offset > limit - _LOCAL.size - len(header.name):
+        raise FormatError(f"zip: the local header of entry {shown!r} lies outside of the file")
+    local = source.read(header.offset, _LOCAL.size + len(header.name))
+    fields = _LOCAL.unpack_from(local)
+    if fields[0] != b"PK\x03\x04" or fields[9] != len(header.name) or local[_LOCAL.size :] != header.name:
+        raise FormatError(f"zip: there is no local header of entry {shown!r} where the directory says")
+    offset = header.offset + len(local) + fields[10]
+    if offset > limit - header.size:
+        raise FormatError(f"zip: entry {shown!r} of {header.size} bytes at {offset} lies outside of the file")
+    try:
+        name = header.name.decode("utf-8" if header.flags & _UTF8 else "cp437")
+    except UnicodeDecodeError as e:
+        raise FormatError(f"zip: the name {shown!r} of an entry is no UTF-8") from e
+    return Entry(name, header.method, offset, header.size, header.crc, header.flags)

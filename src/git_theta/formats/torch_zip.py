@@ -1,0 +1,88 @@
+"""The format of torch.save since torch 1.6, and of torch.jit.save: a zip archive of pickles and storages.
+
+Scope: archives with <root>/data.pkl, and <root>/constants.pkl for TorchScript. Stored entries <root>/data/<key> and
+<root>/constants/<key> are the storages. A storage whose entry is missing (meta tensors) has no span. One that no tensor
+uses is an "opaque" span named after its entry, "~storage/data/<key>". A compressed one is "opaque" too, unless it is
+small. A storage that claims more bytes than its entry has makes the file none of ours, as torch would not load it; an
+entry may have more bytes than its storage needs.
+
+Specification: torch/serialization.py (`_save`), caffe2/serialize/inline_container.h,
+torch/csrc/jit/serialization/export_module.cpp.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from git_theta import names, tensor
+from git_theta.errors import FormatError
+from git_theta.formats import archive, inert_pickle
+from git_theta.formats.archive import Entry
+from git_theta.formats.base import Span
+from git_theta.formats.torch_objects import Root, find_uses
+from git_theta.formats.torch_storages import Region, group, make_spans, opaque_span
+from git_theta.source import Source
+
+__all__ = ["FORMAT", "TorchFormat"]
+
+_FOLDERS = ("data/", "constants/")
+
+
+class TorchFormat:
+    """Where the tensors of a zip file written by torch lie."""
+
+    name = "torch"
+
+    def accepts(self, head: bytes) -> bool:
+        return head.startswith(b"PK\x03\x04")
+
+    def spans(self, source: Source) -> Sequence[Span]:
+        entries = _entries(source)
+        roots = [Root(_unpickle(source, entries, "data.pkl"), folder="data/")]
+        if "constants.pkl" in entries:
+            roots.append(Root(_unpickle(source, entries, "constants.pkl"), "constants", folder="constants/"))
+        big_endian = "byteorder" in entries and _read(source, entries["byteorder"], 16) == b"big"
+        groups = group(find_uses(roots))
+        spans: list[Span] = []
+        for key, uses in groups.items():
+            entry = entries.get(key)
+            if entry is not None and _is_kept(entry):
+                readable = entry.method == archive.STORED and not big_endian
+                spans += make_spans(uses, Region(entry.offset, entry.size, readable))
+        spans += _unused(entries, groups)
+        return spans
+
+
+FORMAT = TorchFormat()
+
+
+def _entries(source: Source) -> dict[str, Entry]:
+    """The entries by their name within the root folder, which is that of the first."""
+    entries = archive.read(source)
+    root = entries[0].name.partition("/")[0] + "/" if entries else ""
+    return {entry.name[len(root) :]: entry for entry in entries if entry.name.startswith(root)}
+
+
+def _read(source: Source, entry: Entry, limit: int) -> bytes:
+    if entry.method != archive.STORED or entry.size > limit:
+        raise FormatError(f"torch: entry {entry.name[:80]!r} is compressed or has more than {limit} bytes")
+    return source.read(entry.offset, entry.size)
+
+
+def _unpickle(source: Source, entries: Mapping[str, Entry], name: str) -> object:
+    if name not in entries:
+        raise FormatError(f"torch: the archive has no {name}")
+    return inert_pickle.read(_read(source, entries[name], inert_pickle.MAX_SIZE_BYTES)).root
+
+
+def _is_kept(entry: Entry) -> bool:
+    return entry.method == archive.STORED or entry.size >= archive.MIN_COMPRESSED_BYTES
+
+
+def _unused(entries: Mapping[str, Entry], used: Mapping[str, object]) -> list[Span]:
+    """The storages that no tensor uses, "~storage/<folder>/<key>"."""
+    spans = []
+    for key, entry in entries.items():
+        if key.startswith(_FOLDERS) and key not in used and entry.size and _is_kept(entry):
+            name = "~storage/" + names.join(int(part) if part.isdecimal() else part for part in key.split("/"))
+            if len(name) <= tensor.MAX_NAME_LENGTH:
+                spans.append(opaque_span([name], Region(entry.offset, entry.size)))
+    return spans
