@@ -1,0 +1,106 @@
+"""The settings, as `git config` knows them: one table of names, meanings and defaults (docs/reference/config.md)."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from git_theta.errors import ConfigError
+
+__all__ = ["Settings", "read_settings"]
+
+GIB = 2**30
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": GIB, "t": 2**40}
+_NUMBER = re.compile(r"([0-9]{1,15})([kmgt]?)\Z", re.IGNORECASE)
+_TRUE = {"true", "yes", "on", "1"}
+_FALSE = {"false", "no", "off", "0", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a user may set; sizes are in bytes.
+
+    compression: "auto" codes values that shrink, "none" stores them raw. max_object_bytes: no object is larger (code
+    hosts refuse LFS objects above 2 GB). threads: for hashing and coding. skip_smudge: leave manifests in the worktree.
+    smudge_limit_bytes: a larger checkpoint is left as its manifest by a checkout, which Git holds in memory whole.
+    fsync: flush each object to the disk before it gets its name.
+    """
+
+    compression: str = "auto"
+    max_object_bytes: int = GIB
+    threads: int = 0
+    skip_smudge: bool = False
+    smudge_limit_bytes: int = 0
+    fsync: bool = False
+
+    def __post_init__(self) -> None:
+        if self.compression not in ("auto", "none"):
+            raise ConfigError(f"theta.compression is {self.compression!r}; set it to auto or none")
+        if not 2**16 <= self.max_object_bytes <= 2**50:
+            raise ConfigError(f"theta.maxObjectSize is {self.max_object_bytes}; set it to 64k or more")
+        if not 0 <= self.threads <= 256:
+            raise ConfigError(f"theta.threads is {self.threads}; set it to 1 to 256, or 0 for one per core")
+
+    @property
+    def thread_count(self) -> int:
+        """Threads to use: as set, or one per usable core, at most 8 (memory grows with them, speed no more)."""
+        return self.threads or min(8, _cores())
+
+    @property
+    def smudge_limit(self) -> int:
+        """Bytes above which a checkpoint is not sent through Git: as set, or half of this machine's memory."""
+        return self.smudge_limit_bytes or _memory_bytes() // 2
+
+
+def read_settings(config: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
+    """The settings in `config` (lower-case key to last value, None for a key without "=") and the environment."""
+    values: dict[str, object] = {}
+    for key, (field, parse) in _KEYS.items():
+        if key.lower() in config:
+            values[field] = parse(key, config[key.lower()])
+    if "GIT_THETA_SKIP_SMUDGE" in environ:
+        values["skip_smudge"] = _boolean("GIT_THETA_SKIP_SMUDGE", environ["GIT_THETA_SKIP_SMUDGE"])
+    return Settings(**values)  # type: ignore[arg-type]  # the table pairs each field with a parser of its type
+
+
+def _text(_key: str, value: str | None) -> str:
+    return value or ""
+
+
+def _integer(key: str, value: str | None) -> int:
+    match = _NUMBER.match(value or "")
+    if not match:
+        raise ConfigError(f"{key} is {value!r}; set it to a whole number, as 512m or 1g")
+    return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def _boolean(key: str, value: str | None) -> bool:
+    text = "true" if value is None else value.lower()
+    if text not in _TRUE | _FALSE:
+        raise ConfigError(f"{key} is {value!r}; set it to true or false")
+    # As Git has it, "key =" is false; a key without "=" is true.
+    return text in _TRUE
+
+
+_KEYS: Mapping[str, tuple[str, Callable[[str, str | None], object]]] = {
+    "theta.compression": ("compression", _text),
+    "theta.maxObjectSize": ("max_object_bytes", _integer),
+    "theta.threads": ("threads", _integer),
+    "theta.skipSmudge": ("skip_smudge", _boolean),
+    "theta.smudgeLimit": ("smudge_limit_bytes", _integer),
+    "theta.fsync": ("fsync", _boolean),
+}
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_bytes() -> int:
+    """Physical memory, or 8 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 8 * GIB

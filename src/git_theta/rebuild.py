@@ -1,0 +1,157 @@
+"""Rebuilding a checkpoint: a manifest and objects become the file again, byte for byte.
+
+No format is needed: the layout says which parts to put one after another. `runs` gives the bytes in order, for a pipe;
+`write` fills a file in any order, in threads. Every value is hashed on the way; bytes may have been given out before the
+digest of their value is known, so nothing may be used before the end was reached without an error.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from git_theta import layout as layouts
+from git_theta import value
+from git_theta.checkpoint import whole_digest
+from git_theta.depot import Depot
+from git_theta.errors import DamagedObjectError, ManifestError, MissingObjectError
+from git_theta.layout import MAX_LAYOUT_BYTES, Layout
+from git_theta.manifest import Manifest, Record
+from git_theta.names import shown
+from git_theta.value import BUFFERED_BYTES
+
+__all__ = ["read_layout", "runs", "write"]
+
+GROUP_BYTES = 4 * 2**20
+
+Run = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """The parameter `record`, or skeleton bytes."""
+
+    name: str
+    record: Record | None
+    skeleton: Run = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Neighbouring parts, rebuilt by one thread: `size` bytes at `offset` of the file."""
+
+    offset: int
+    size: int
+    items: tuple[_Item, ...]
+
+
+def read_layout(manifest: Manifest, depot: Depot) -> Layout:
+    """The layout of a checkpoint; raises ManifestError where it and the manifest contradict each other."""
+    if manifest.layout.size > MAX_LAYOUT_BYTES:
+        raise ManifestError(f"its layout has {manifest.layout.size} bytes, and at most {MAX_LAYOUT_BYTES} are read")
+    with _naming("the layout"):
+        layout = layouts.parse(b"".join(value.runs(manifest.layout, depot.store)))
+    named = {part.name: part.size for part in layout.parts if part.name is not None}
+    if layout.size != manifest.size or named != {name: row.size for name, row in manifest.parameters.items()}:
+        raise ManifestError("its layout does not place its parameters, or is not of its size")
+    if whole_digest(manifest.layout, layout, manifest.parameters) != manifest.digest:
+        raise ManifestError("its digest is not that of its layout and parameters")
+    return layout
+
+
+def runs(manifest: Manifest, layout: Layout, depot: Depot) -> Iterator[Run]:
+    """The bytes of the file, in order; small groups are rebuilt ahead in threads, large values one run ahead."""
+    threads = depot.settings.thread_count
+    waiting: deque[Future[list[Run]] | _Group] = deque()
+    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as reader:
+        for group in [*_groups(manifest, layout), None]:
+            if group is not None:
+                large = group.size > BUFFERED_BYTES
+                waiting.append(group if large else pool.submit(_collect, group, depot))
+            while waiting and (group is None or len(waiting) > threads + 1):
+                first = waiting.popleft()
+                yield from _ahead(_group_runs(first, depot), reader) if isinstance(first, _Group) else first.result()
+
+
+def write(manifest: Manifest, layout: Layout, depot: Depot, fd: int) -> None:
+    """Fill the empty file `fd`, which is the caller's to close, in threads."""
+    os.ftruncate(fd, manifest.size)
+    lock = threading.Lock()
+
+    def fill(group: _Group) -> None:
+        offset = group.offset
+        for run in _group_runs(group, depot):
+            _write_at(fd, offset, memoryview(run), lock)
+            offset += len(run)
+
+    with ThreadPoolExecutor(depot.settings.thread_count) as pool:
+        futures = [pool.submit(fill, group) for group in _groups(manifest, layout)]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _groups(manifest: Manifest, layout: Layout) -> Iterator[_Group]:
+    """The parts in file order, neighbours together up to about 4 MiB, so that a thread has something to do."""
+    items: list[_Item] = []
+    offset = size = skeleton = 0
+    view = memoryview(layout.skeleton)
+    for part in layout.parts:
+        if items and size + part.size > GROUP_BYTES:
+            yield _Group(offset, size, tuple(items))
+            items, offset, size = [], offset + size, 0
+        if part.name is None:
+            items.append(_Item("", None, view[skeleton : skeleton + part.size]))
+            skeleton += part.size
+        else:
+            items.append(_Item(part.name, manifest.parameters[part.name]))
+        size += part.size
+    if items:
+        yield _Group(offset, size, tuple(items))
+
+
+def _collect(group: _Group, depot: Depot) -> list[Run]:
+    return list(_group_runs(group, depot))
+
+
+def _group_runs(group: _Group, depot: Depot) -> Iterator[Run]:
+    for item in group.items:
+        if item.record is None:
+            yield item.skeleton
+        else:
+            with _naming(f"parameter '{shown(item.name)}'"):
+                yield from value.runs(item.record, depot.store)
+
+
+def _ahead(given: Iterator[Run], pool: ThreadPoolExecutor) -> Iterator[Run]:
+    """The same runs, the next one being made while the last one is used."""
+    coming = pool.submit(next, given, None)
+    while (run := coming.result()) is not None:
+        coming = pool.submit(next, given, None)
+        yield run
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Say which part of the checkpoint an error is about."""
+    try:
+        yield
+    except (MissingObjectError, DamagedObjectError, ManifestError) as error:
+        raise type(error)(f"{what}: {error}") from error
+
+
+def _write_at(fd: int, offset: int, view: memoryview, lock: threading.Lock) -> None:
+    while view:
+        if hasattr(os, "pwrite"):
+            count = os.pwrite(fd, view, offset)
+        else:  # Windows has no positioned write
+            with lock:
+                os.lseek(fd, offset, os.SEEK_SET)
+                count = os.write(fd, view)
+        view, offset = view[count:], offset + count

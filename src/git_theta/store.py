@@ -1,0 +1,255 @@
+"""The object store: immutable files named by the SHA-256 of their bytes, in the layout of Git LFS.
+
+Objects lie at `<git common dir>/theta/objects/ab/cd/<oid>`. An object is written to a temporary file and renamed into
+place, never edited: a reader, a `git lfs push` or a hard link of git-lfs' file:// agent sees all of it or none. A process
+that is killed leaves a file under `theta/tmp`, which a later one removes.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError
+from git_theta.manifest import Piece
+from git_theta.source import FileSource
+
+__all__ = ["PayloadReader", "PayloadWriter", "Store", "reporting_full_disk"]
+
+STALE_TEMPORARY_S = 24 * 3600
+_READ_BYTES = 2**20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Store:
+    """The objects below one `theta` directory; safe to use from several threads and processes."""
+
+    def __init__(self, root: Path, *, max_object_bytes: int, fsync: bool) -> None:
+        self.root = root
+        self.max_object_bytes = max_object_bytes
+        self.fsync = fsync
+        self._swept = False
+        self.file_mode = 0o444 & ~_umask()
+
+    def path(self, oid: str) -> Path:
+        """Where the object lies or would lie."""
+        return self.root / "objects" / oid[:2] / oid[2:4] / oid
+
+    def has(self, oid: str, size: int) -> bool:
+        """Whether an object of this name and size is here; its bytes are checked when they are read."""
+        try:
+            return self.path(oid).stat().st_size == size
+        except OSError:
+            return False
+
+    def missing(self, objects: dict[str, int]) -> dict[str, int]:
+        """Those of the objects (oid to size in bytes) that are not here."""
+        return {oid: size for oid, size in objects.items() if not self.has(oid, size)}
+
+    def writer(self) -> "PayloadWriter":
+        """A writer for one payload; leaving its `with` block without `finish` leaves nothing behind."""
+        if not self._swept:
+            self._swept = True
+            self._sweep()
+        return PayloadWriter(self)
+
+    def reader(self, pieces: Sequence[Piece]) -> "PayloadReader":
+        """A source over the payload that these pieces make up; close it."""
+        return PayloadReader(self, pieces)
+
+    def is_intact(self, oid: str) -> bool:
+        """Whether the object is here and its bytes hash to its name; reads all of it."""
+        digest = hashlib.sha256()
+        try:
+            with self.path(oid).open("rb", buffering=0) as file:
+                while block := file.read(_READ_BYTES):
+                    digest.update(block)
+        except OSError:
+            return False
+        return digest.hexdigest() == oid
+
+    def temporary(self) -> tuple[int, Path]:
+        """A new empty file under `theta/tmp`, open for reading and writing, and its path."""
+        folder = self.root / "tmp"
+        path = folder / f"git-theta-{os.getpid()}-{secrets.token_hex(8)}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return os.open(path, flags, 0o600), path
+        except PermissionError as error:
+            raise RepositoryError(f"{folder}: it cannot be written to; check its owner and permissions") from error
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left; a file younger than a day may belong to a running one."""
+        limit = time.time() - STALE_TEMPORARY_S
+        with contextlib.suppress(OSError):
+            for path in (self.root / "tmp").glob("git-theta-*"):
+                with contextlib.suppress(OSError):
+                    if path.stat().st_mtime < limit:
+                        path.unlink()
+
+
+class PayloadWriter:
+    """Writes one payload as objects of at most `max_object_bytes`; nothing has its final name before `finish`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._fd = -1
+        self._path = Path()
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._written: list[tuple[Path, Piece]] = []
+
+    def __enter__(self) -> "PayloadWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        for path, _piece in self._written:
+            path.unlink(missing_ok=True)
+        self._written.clear()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload so far."""
+        return self._size + sum(piece.size for _, piece in self._written)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append to the payload; raises SpaceError on a full disk."""
+        view = memoryview(data).cast("B")
+        while view:
+            if self._fd < 0:
+                self._fd, self._path = self._store.temporary()
+            room = self._store.max_object_bytes - self._size
+            with reporting_full_disk(self._store.root):
+                count = os.write(self._fd, view[:room])
+            self._hash.update(view[:count])
+            self._size += count
+            view = view[count:]
+            if self._size == self._store.max_object_bytes:
+                self._end_object()
+
+    def finish(self) -> tuple[Piece, ...]:
+        """Give the objects their final names; the pieces that make up the payload."""
+        if self._size:
+            self._end_object()
+        pieces = tuple(piece for _, piece in self._written)
+        while self._written:
+            path, piece = self._written[0]
+            self._place(path, self._store.path(piece.oid))
+            self._written.pop(0)
+        return pieces
+
+    def _end_object(self) -> None:
+        with reporting_full_disk(self._store.root):
+            if hasattr(os, "fchmod"):
+                os.fchmod(self._fd, self._store.file_mode)
+            if self._store.fsync:
+                os.fsync(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        self._written.append((self._path, Piece(self._hash.hexdigest(), self._size, 0, self._size)))
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def _place(self, path: Path, target: Path) -> None:
+        try:
+            with reporting_full_disk(self._store.root):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # Replacing an object of the same name is harmless, and mends one that has rotted.
+                path.replace(target)
+        except PermissionError as error:
+            # On Windows a file that someone reads cannot be replaced; it is the same object.
+            if not target.exists():
+                raise RepositoryError(f"{target.parent}: it cannot be written to; check its permissions") from error
+            path.unlink()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._path.unlink(missing_ok=True)
+
+
+class PayloadReader:
+    """A `Source` over the concatenation of pieces of objects, opened as they are needed.
+
+    Raises MissingObjectError or DamagedObjectError for an object that is not here or not as long as its name's owner
+    said. Not for use from several threads at once.
+    """
+
+    def __init__(self, store: Store, pieces: Sequence[Piece]) -> None:
+        self._store = store
+        self._pieces = pieces
+        self._open: tuple[int, int, FileSource] | None = None
+        self.size = sum(piece.length for piece in pieces)
+
+    def __enter__(self) -> "PayloadReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._open:
+            os.close(self._open[1])
+            self._open = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The `size` bytes at `offset`; fewer only at the end."""
+        start, size = 0, max(0, min(size, self.size - offset))
+        for index, piece in enumerate(self._pieces):
+            if start <= offset and offset + size <= start + piece.length:
+                return self._source(index).read(piece.offset + offset - start, size)
+            start += piece.length
+        buffer = bytearray(size)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`; raises DamagedObjectError where the payload ends before that."""
+        start = 0
+        for index, piece in enumerate(self._pieces):
+            skip = offset - start
+            if buffer and 0 <= skip < piece.length:
+                count = min(len(buffer), piece.length - skip)
+                self._source(index).read_into(piece.offset + skip, buffer[:count])
+                buffer, offset = buffer[count:], offset + count
+            start += piece.length
+        if buffer:
+            raise DamagedObjectError(f"the payload ends at byte {self.size}, where more was expected")
+
+    def _source(self, index: int) -> FileSource:
+        if self._open is None or self._open[0] != index:
+            self.__exit__()
+            piece = self._pieces[index]
+            path = self._store.path(piece.oid)
+            try:
+                fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            except FileNotFoundError as error:
+                raise MissingObjectError(f"object {piece.oid} is not on this machine") from error
+            except OSError as error:
+                raise RepositoryError(f"object {piece.oid} cannot be read: {error.strerror}") from error
+            self._open = (index, fd, FileSource(fd, str(path)))
+            if self._open[2].size != piece.size:
+                raise DamagedObjectError(f"object {piece.oid} has {self._open[2].size} bytes instead of {piece.size}")
+        return self._open[2]
+
+
+@contextlib.contextmanager
+def reporting_full_disk(where: Path) -> Iterator[None]:
+    """Turn the errors of a full disk, quota or file-size limit into a SpaceError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise SpaceError(f"{where}: no space left ({error.strerror}); free some and try again") from error
+        raise
+
+
+def _umask() -> int:
+    """The process's umask; there is no way to read it but to set it."""
+    value = os.umask(0o077)
+    os.umask(value)
+    return value

@@ -1,0 +1,235 @@
+"""The `dense` update: a whole value, coded without loss (docs/format.md, "Dense payloads").
+
+Floats of trained models have nearly random mantissas and few exponents. A word is rotated left by one bit, so that the
+exponent fills its top byte and the sign joins the mantissa; the bytes of equal rank are gathered in planes, and each
+plane that shrinks is compressed by zstd (the idea of ZipNN, arXiv:2411.05239; the figures are in docs/design/003-dense.md).
+A payload as long as its value is the value itself, so that an object can hold a tensor's raw bytes.
+"""
+
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from git_theta.errors import DamagedObjectError
+from git_theta.source import Source
+from git_theta.tensor import DTYPES
+from git_theta.updates.base import CHUNK_BYTES, Value
+
+if TYPE_CHECKING:
+    import numpy as np
+    import zstandard
+
+    Words = np.ndarray[tuple[int, ...], np.dtype[np.unsignedinteger]]
+
+__all__ = ["DENSE", "MAX_FRAME_BYTES", "Dense"]
+
+MAX_FRAME_BYTES = 16 * 2**20
+MIN_CODED_BYTES = 4096
+SAMPLE_BYTES = 48 * 2**10
+SAMPLES = 3
+WORTH = 0.97
+
+_HEADER = struct.Struct("<IBBBx")
+_PLANE = struct.Struct("<I")
+_ZSTD = 1 << 31
+_local = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a value's words are cut: `planes` runs of bytes, of which those in `compressed` go through zstd.
+
+    Plane 0 holds the words' most significant bytes, and so on; the last plane holds all the bytes that remain.
+    """
+
+    word: int
+    rotated: bool
+    planes: int
+    compressed: frozenset[int]
+
+
+class Dense:
+    """A whole value: byte planes and zstd where that pays, raw bytes where it does not."""
+
+    name = "dense"
+
+    def encode(self, value: Value) -> Iterator[bytes] | None:
+        """The coded payload; None where no plane of a sample shrinks by 3%, and the raw bytes are as good."""
+        plan = _plan(value) if value.size >= MIN_CODED_BYTES else None
+        return None if plan is None else (run for chunk in value.chunks() for run in _encode_frame(chunk, plan))
+
+    def decode(self, payload: Source, size: int) -> Iterator[bytes | memoryview]:
+        if payload.size > size:
+            raise DamagedObjectError(f"a payload of {payload.size} bytes for a value of {size}")
+        return _copy(payload) if payload.size == size else _decode_frames(payload, size)
+
+
+DENSE = Dense()
+
+
+def _copy(payload: Source) -> Iterator[bytes]:
+    for offset in range(0, payload.size, CHUNK_BYTES):
+        yield payload.read(offset, CHUNK_BYTES)
+
+
+def _plan(value: Value) -> Plan | None:
+    """How to code a value, judged by three samples of it; None where nothing shrinks."""
+    import numpy as np
+
+    dtype = DTYPES.get(value.dtype)
+    word, floating = (dtype.word, dtype.floating) if dtype and value.size % dtype.word == 0 else (1, False)
+    sample = _sample(value)
+    words = _rotated_left(np.frombuffer(sample, f"<u{word}"), word) if floating and word > 1 else sample
+    ranks = np.frombuffer(words, np.uint8).reshape(-1, word)
+    paying = frozenset(
+        plane
+        for plane in range(word)
+        if len(_compressor(word).compress(ranks[:, word - 1 - plane].tobytes())) < WORTH * len(ranks)
+    )
+    if not paying:
+        return None
+    planes = max(paying) + 1
+    # What remains below the last paying plane is one plane; NumPy gathers 1, 2 or 4 bytes a word fast, not 3 or 5.
+    while planes < word and word - planes not in (1, 2, 4):
+        planes += 1
+    return Plan(word, floating and word > 1, min(planes + 1, word), paying)
+
+
+def _sample(value: Value) -> bytes:
+    """Runs from the start, the middle and the end of a value, aligned to 8 bytes."""
+    if value.size <= SAMPLES * SAMPLE_BYTES:
+        return value.read(0, value.size)
+    last = value.size - SAMPLE_BYTES
+    return b"".join(value.read(last * i // (SAMPLES - 1) // 8 * 8, SAMPLE_BYTES) for i in range(SAMPLES))
+
+
+def _encode_frame(chunk: memoryview, plan: Plan) -> list[bytes]:
+    import numpy as np
+
+    words: Words = np.frombuffer(chunk, f"<u{plan.word}")
+    if plan.rotated:
+        words = _rotated_left(words, plan.word)
+    head = _HEADER.pack(len(chunk), plan.word, plan.rotated, plan.planes)
+    bodies: list[bytes] = []
+    for plane in range(plan.planes):
+        raw = _plane(words, plan.word, plane, plan.planes).tobytes()
+        coded = _compressor(plan.word).compress(raw) if plane in plan.compressed else raw
+        shrunk = len(coded) < len(raw)
+        head += _PLANE.pack(len(coded) | _ZSTD if shrunk else len(raw))
+        bodies.append(coded if shrunk else raw)
+    return [head, *bodies]
+
+
+def _plane(words: "Words", word: int, plane: int, planes: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
+    """A view of the bytes of one plane in each word, which can be read and written."""
+    rest = word - planes + 1
+    if plane < planes - 1:
+        return words.view("u1").reshape(-1, word)[:, word - 1 - plane]
+    if rest in (1, 2, 4, 8):
+        return words.view(f"<u{rest}")[:: word // rest]
+    return words.view("u1").reshape(-1, word)[:, :rest]
+
+
+def _rotated_left(words: "Words", word: int) -> "Words":
+    import numpy as np
+
+    rotated: Words = np.left_shift(words, 1)
+    rotated |= words >> (8 * word - 1)
+    return rotated
+
+
+def _rotate_right(words: "Words", word: int) -> None:
+    """In place."""
+    sign = words << (8 * word - 1)
+    words >>= 1
+    words |= sign
+
+
+def _decode_frames(payload: Source, size: int) -> Iterator[memoryview]:
+    offset = done = 0
+    while offset < payload.size:
+        length, word, rotated, planes = _HEADER.unpack(_read(payload, offset, _HEADER.size))
+        if word not in (1, 2, 4, 8) or not 1 <= planes <= word or rotated > 1:
+            raise DamagedObjectError("a frame of no known kind")
+        if not 0 < length <= min(MAX_FRAME_BYTES, size - done) or length % word:
+            raise DamagedObjectError(f"a frame of {length} bytes, where {size - done} are left")
+        frame, offset = _decode_frame(payload, offset + _HEADER.size, length, word, bool(rotated), planes)
+        yield frame
+        done += length
+    if done != size:
+        raise DamagedObjectError(f"its frames end at byte {done} of {size}")
+
+
+def _decode_frame(
+    payload: Source, offset: int, length: int, word: int, rotated: bool, planes: int
+) -> tuple[memoryview, int]:
+    import numpy as np
+
+    words: Words = np.empty(length // word, f"<u{word}")
+    fields = _read(payload, offset, _PLANE.size * planes)
+    offset += len(fields)
+    for plane, (field,) in enumerate(_PLANE.iter_unpack(fields)):
+        target = _plane(words, word, plane, planes)
+        width = 1 if plane < planes - 1 else word - planes + 1
+        raw_size = len(words) * width
+        stored = field & ~_ZSTD
+        if stored > raw_size or (not field & _ZSTD and stored != raw_size):
+            raise DamagedObjectError(f"a plane of {stored} bytes, where {raw_size} are expected")
+        data = _read(payload, offset, stored)
+        raw = _decompress(data, raw_size) if field & _ZSTD else data
+        target[...] = np.frombuffer(raw, target.dtype).reshape(target.shape)
+        offset += stored
+    if rotated:
+        _rotate_right(words, word)
+    return memoryview(words.view("u1").data), offset
+
+
+def _read(payload: Source, offset: int, size: int) -> bytes:
+    data = payload.read(offset, size)
+    if len(data) != size:
+        raise DamagedObjectError(f"a payload that ends at byte {payload.size}, inside of a frame")
+    return data
+
+
+def _compressor(word: int) -> "zstandard.ZstdCompressor":
+    """This thread's compressor: for the bytes of words entropy coding alone, for plain bytes zstd's usual search."""
+    import zstandard
+
+    name = "entropy" if word > 1 else "search"
+    compressor: zstandard.ZstdCompressor | None = getattr(_local, name, None)
+    if compressor is None:
+        if word > 1:
+            # Strategy, logs and target_length are such that literals are still Huffman-coded but matches hardly sought:
+            # 0.8 GB/s at the entropy of the plane.
+            parameters = zstandard.ZstdCompressionParameters(
+                strategy=zstandard.STRATEGY_FAST,
+                min_match=7,
+                hash_log=6,
+                chain_log=6,
+                window_log=17,
+                search_log=1,
+                target_length=0,
+            )
+            compressor = zstandard.ZstdCompressor(compression_params=parameters)
+        else:
+            compressor = zstandard.ZstdCompressor(level=3)
+        setattr(_local, name, compressor)
+    return compressor
+
+
+def _decompress(data: bytes, size: int) -> bytes:
+    """The `size` bytes that a zstd frame holds; the size it claims is checked before it is believed."""
+    import zstandard
+
+    decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
+    if decompressor is None:
+        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
+    try:
+        claimed = zstandard.frame_content_size(data)
+        if claimed != size:
+            raise DamagedObjectError(f"a plane that claims {claimed} bytes, where {size} are expected")
+        return decompressor.decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise DamagedObjectError(f"a plane that is not zstd ({error})") from error

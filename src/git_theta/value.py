@@ -1,0 +1,185 @@
+"""One value on its way into the store and out of it: hashed, coded, written; read, decoded, verified."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from git_theta import plugins
+from git_theta.errors import ChangedError, DamagedObjectError, MissingObjectError
+from git_theta.manifest import Piece, Record, Step
+from git_theta.source import Source
+from git_theta.store import Store
+from git_theta.updates.base import CHUNK_BYTES
+from git_theta.updates.dense import DENSE
+
+if TYPE_CHECKING:
+    from blake3 import blake3
+
+__all__ = ["BUFFERED_BYTES", "SourceValue", "digest_of", "encode_small", "runs", "store_value"]
+
+BUFFERED_BYTES = 16 * 2**20
+_local = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceValue:
+    """The value at `offset` of a source; a `Value` (updates/base.py)."""
+
+    source: Source
+    offset: int
+    size: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.source.read(self.offset + offset, max(0, min(size, self.size - offset)))
+
+    def chunks(self) -> Iterator[memoryview]:
+        buffer = _buffer(CHUNK_BYTES)
+        for start in range(0, self.size, CHUNK_BYTES):
+            chunk = buffer[: min(CHUNK_BYTES, self.size - start)]
+            self.source.read_into(self.offset + start, chunk)
+            yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class HeldValue:
+    """A value whose bytes are in memory; a `Value`."""
+
+    data: memoryview
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(self.data[offset : offset + size])
+
+    def chunks(self) -> Iterator[memoryview]:
+        for start in range(0, len(self.data), CHUNK_BYTES):
+            yield self.data[start : start + CHUNK_BYTES]
+
+
+@dataclass(frozen=True, slots=True)
+class HashedValue:
+    """A value whose chunks are hashed as they go by, so that what was coded is known to be what was meant."""
+
+    value: SourceValue
+    hasher: "blake3"
+
+    @property
+    def dtype(self) -> str:
+        return self.value.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.value.read(offset, size)
+
+    def chunks(self) -> Iterator[memoryview]:
+        for chunk in self.value.chunks():
+            self.hasher.update(chunk)
+            yield chunk
+
+
+def digest_of(value: SourceValue) -> tuple[str, SourceValue | HeldValue]:
+    """The value's BLAKE3-256, and the value to go on with: one of at most 16 MiB is then held in this thread's buffer.
+
+    The buffer is this thread's only one: the held value is good until the thread asks for the next.
+    """
+    from blake3 import blake3
+
+    if value.size <= BUFFERED_BYTES:
+        data = _buffer(BUFFERED_BYTES)[: value.size]
+        value.source.read_into(value.offset, data)
+        return blake3(data).hexdigest(), HeldValue(data, value.dtype, value.shape)
+    hasher = blake3()
+    for chunk in value.chunks():
+        hasher.update(chunk)
+    return hasher.hexdigest(), value
+
+
+def store_value(value: SourceValue | HeldValue, digest: str, store: Store, *, compress: bool) -> tuple[Step, ...]:
+    """Write the value's payload to the store; the steps that rebuild it.
+
+    Raises ChangedError if its bytes are no longer those of `digest`, with nothing stored.
+    """
+    for coding in (True, False) if compress else (False,):
+        # A held value cannot change between hashing and coding; a file can.
+        given = HashedValue(value, _blake3()) if isinstance(value, SourceValue) else value
+        payload = DENSE.encode(given) if coding else given.chunks()
+        if payload is None:
+            continue
+        with store.writer() as writer:
+            for run in payload:
+                writer.write(run)
+            if coding and writer.size >= value.size:
+                continue
+            if isinstance(given, HashedValue) and given.hasher.hexdigest() != digest:
+                raise ChangedError("it was written to while it was read; try again")
+            return (Step(DENSE.name, writer.finish()),)
+    raise AssertionError("raw bytes always do")
+
+
+def encode_small(value: HeldValue, *, compress: bool) -> bytes:
+    """The payload of a value that shares an object with others."""
+    runs = DENSE.encode(value) if compress else None
+    coded = b"".join(runs) if runs is not None else None
+    return coded if coded is not None and len(coded) < value.size else bytes(value.data)
+
+
+def runs(record: Record, store: Store) -> Iterator[bytes | memoryview]:
+    """The bytes of a record's value, in runs that are not written to again.
+
+    The last run is given before the digest is known: only when the iterator ends without an error are the bytes the true
+    ones. Raises MissingObjectError, DamagedObjectError (which name the object), or ManifestError for an unknown update.
+    """
+    step = record.store[-1]
+    decode = plugins.update(step.update).decode
+    hasher = _blake3()
+    done = 0
+    try:
+        with store.reader(step.pieces) as payload:
+            for run in decode(payload, record.size):
+                hasher.update(run)
+                done += len(run)
+                if done > record.size:
+                    raise DamagedObjectError(f"more than the {record.size} bytes of its value")
+                yield run
+        if hasher.hexdigest() != record.digest:
+            raise DamagedObjectError("other bytes than its digest says")
+    except DamagedObjectError as error:
+        raise DamagedObjectError(_blame(step.pieces, store, str(error))) from error
+
+
+def _blame(pieces: tuple[Piece, ...], store: Store, found: str) -> str:
+    """Which object is damaged, or that the manifest is wrong, where all of them are what their names say."""
+    for piece in pieces:
+        if not store.path(piece.oid).exists():
+            raise MissingObjectError(f"object {piece.oid} is not on this machine")
+        if not store.is_intact(piece.oid):
+            return f"object {piece.oid} is damaged"
+    return f"its objects are whole, but rebuild {found}: the manifest is wrong"
+
+
+def _blake3() -> "blake3":
+    from blake3 import blake3
+
+    return blake3()
+
+
+def _buffer(size: int) -> memoryview:
+    """This thread's buffer of a size, used again and again: fresh memory costs a page fault for every 4 KiB."""
+    buffers: dict[int, memoryview] = _local.__dict__.setdefault("buffers", {})
+    if size not in buffers:
+        buffers[size] = memoryview(bytearray(size))
+    return buffers[size]
