@@ -1,0 +1,1 @@
+"""What Git starts: the filter process. Its start-up path imports neither torch, zarr, rich nor click."""

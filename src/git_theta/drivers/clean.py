@@ -1,0 +1,172 @@
+"""Clean: what Git pipes in becomes the manifest that it stores (design.md, "The way of the data").
+
+Git nearly always pipes the file that lies at the path in the worktree. That file is taken in by threads while the pipe is
+drained and compared with it: no copy is made. Where they differ (`hash-object --stdin --path`, a renormalising merge),
+the pipe is written to a temporary file and that is taken in.
+"""
+
+import os
+import stat
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from git_theta import checkpoint, manifest
+from git_theta.depot import Depot
+from git_theta.drivers.meter import Meter
+from git_theta.errors import ManifestError
+from git_theta.git import Repository
+from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.names import shown
+from git_theta.source import BytesSource, FileSource
+from git_theta.store import reporting_full_disk
+
+__all__ = ["Cleaner", "spooled"]
+
+HELD_BYTES = 2**20
+_BLOCK_BYTES = 2**20
+
+
+class Cleaner:
+    """Turns content into manifests for one repository."""
+
+    def __init__(self, repository: Repository, depot: Depot) -> None:
+        self._repository = repository
+        self._depot = depot
+
+    def clean(self, path: str, packets: Iterator[bytes]) -> bytes:
+        """The text that Git is to store for the content in `packets`, all of which is read."""
+        head = bytearray()
+        for packet in packets:
+            head += packet
+            limit = MAX_MANIFEST_BYTES if manifest.starts_like(head) else HELD_BYTES
+            if len(head) > limit:
+                return self._clean_stream(path, bytes(head), packets)
+        return self._clean_held(path, bytes(head))
+
+    def _clean_held(self, path: str, content: bytes) -> bytes:
+        """For content that fits into memory: nothing, a manifest, or a small checkpoint."""
+        if not content:
+            return content
+        known = self._known(path)
+        if manifest.starts_like(content) or manifest.looks_like(content):
+            try:
+                return manifest.format(manifest.parse(content))
+            except ManifestError as error:
+                if content in known:
+                    return content
+                if manifest.has_conflict_markers(content):
+                    raise ManifestError(
+                        "it is a manifest with conflict markers; take a side: "
+                        "git checkout --ours (or --theirs) -- PATH, then git add PATH"
+                    ) from error
+                sys.stderr.write(
+                    f"git-theta: {shown(path)}: it looks like a manifest, but {error}; stored as a file of its own\n"
+                )
+        return manifest.format(checkpoint.take(BytesSource(content), self._depot, _parsed(known)))
+
+    def _clean_stream(self, path: str, head: bytes, packets: Iterator[bytes]) -> bytes:
+        fd = _open_regular(path)
+        if fd is None:
+            with spooled(self._depot, [head], packets) as spool:
+                return self._take(path, spool)
+        try:
+            source = FileSource(fd, shown(path))
+            stop = threading.Event()
+            with ThreadPoolExecutor(1) as background:
+                taken = background.submit(self._take, path, source, stop)
+                try:
+                    same, unequal = _compare(source, head, packets)
+                    if unequal is None:
+                        text = taken.result()
+                        source.check_unchanged()
+                        return text
+                finally:
+                    stop.set()
+            with spooled(self._depot, _copied(source, same, unequal), packets) as spool:
+                source.check_unchanged()
+                return self._take(path, spool)
+        finally:
+            os.close(fd)
+
+    def _take(self, path: str, source: FileSource, stop: threading.Event | None = None) -> bytes:
+        known = _parsed(self._known(path))
+        with Meter(shown(path), source.size) as meter:
+            return manifest.format(checkpoint.take(source, self._depot, known, progress=meter.add, stop=stop))
+
+    def _known(self, path: str) -> list[bytes]:
+        """What the index and HEAD have at the path, unless it is too long for a manifest."""
+        name = os.fsencode(path)
+        oids = [entry.oid for entry in self._repository.index([name]) if entry.path == name]
+        head = self._repository.blob_at("HEAD", name)
+        blobs = self._repository.blobs([*oids, *([head] if head else [])], MAX_MANIFEST_BYTES)
+        return list(blobs.values())
+
+
+def _parsed(texts: Iterable[bytes]) -> list[Manifest]:
+    """Those of the texts that are manifests."""
+    found = []
+    for text in texts:
+        if manifest.starts_like(text):
+            try:
+                found.append(manifest.parse(text))
+            except ManifestError:
+                continue
+    return found
+
+
+def _open_regular(path: str) -> int | None:
+    """The worktree's file at the path, opened; None where there is none or it is no regular file."""
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        fd = os.open(path, flags)
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _compare(source: FileSource, head: bytes, packets: Iterator[bytes]) -> tuple[int, bytes | None]:
+    """How many bytes of the pipe equal the source's, and the run that first differs; None if nothing does."""
+    offset = base = 0
+    block = b""
+    for run in _chain(head, packets):
+        if not base <= offset <= offset + len(run) <= base + len(block):
+            base, block = offset, source.read(offset, max(_BLOCK_BYTES, len(run)))
+        if block[offset - base : offset - base + len(run)] != run:
+            return offset, run
+        offset += len(run)
+    return (offset, None) if offset == source.size else (offset, b"")
+
+
+def _chain(head: bytes, packets: Iterator[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from packets
+
+
+def _copied(source: FileSource, size: int, unequal: bytes) -> Iterator[bytes]:
+    for offset in range(0, size, _BLOCK_BYTES):
+        yield source.read(offset, min(_BLOCK_BYTES, size - offset))
+    yield unequal
+
+
+@contextmanager
+def spooled(depot: Depot, head: Iterable[bytes], packets: Iterable[bytes]) -> Iterator[FileSource]:
+    """A temporary file that holds all of `head` and `packets`, gone afterwards."""
+    fd, path = depot.store.temporary()
+    try:
+        with reporting_full_disk(path.parent):
+            for runs in (head, packets):
+                for run in runs:
+                    view = memoryview(run)
+                    while view:
+                        view = view[os.write(fd, view) :]
+        yield FileSource(fd, str(path))
+    finally:
+        os.close(fd)
+        Path(path).unlink(missing_ok=True)

@@ -1,0 +1,147 @@
+"""The long-running filter process that `git add`, `checkout`, `status`, `diff`, ... start for tracked files.
+
+Source: gitattributes(5), "Long Running Filter Process". The content of a request is drained before the answer;
+`status=error` fails this one file; a second status after the content says whether that may be used.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from git_theta.drivers.pktline import PacketReader, PacketWriter
+from git_theta.errors import EXIT_BUG, RepositoryError, ThetaError
+from git_theta.names import shown
+
+if TYPE_CHECKING:
+    from git_theta.drivers.clean import Cleaner
+    from git_theta.drivers.smudge import Smudger
+
+__all__ = ["main"]
+
+_CAPABILITIES = ("clean", "smudge", "delay")
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    theta_dir: Path
+    cleaner: "Cleaner"
+    smudger: "Smudger"
+
+
+def main() -> int:
+    """Serve Git on stdin and stdout until it closes them; the exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        reader, writer = PacketReader(_binary(0)), PacketWriter(_binary(1))
+        _shake_hands(reader, writer)
+        session: _Session | None = None
+        while request := _request(reader):
+            if session is None:
+                session = _open_session()
+            _serve(request, session, reader, writer)
+    except (EOFError, BrokenPipeError):
+        pass  # Git has gone; what it wanted is of no use any more
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except ThetaError as error:
+        sys.stderr.write(f"git-theta: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave by way of every `finally`, so that temporary files are removed."""
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _binary(fd: int) -> int:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.setmode(fd, os.O_BINARY)
+    return fd
+
+
+def _shake_hands(reader: PacketReader, writer: PacketWriter) -> None:
+    welcome = reader.lines()
+    if "git-filter-client" not in welcome or "version=2" not in welcome:
+        raise RepositoryError("this program is started by Git, with filter protocol 2; it has no use of its own")
+    writer.lines(["git-filter-server", "version=2"])
+    offered = reader.lines()
+    writer.lines([f"capability={name}" for name in _CAPABILITIES if f"capability={name}" in offered])
+
+
+def _request(reader: PacketReader) -> dict[str, str] | None:
+    try:
+        lines = reader.lines()
+    except EOFError:
+        return None
+    return {key: value for key, _, value in (line.partition("=") for line in lines)}
+
+
+def _open_session() -> _Session:
+    from git_theta.config import read_settings
+    from git_theta.depot import open_depot
+    from git_theta.drivers.clean import Cleaner
+    from git_theta.drivers.smudge import Smudger
+    from git_theta.git import discover
+
+    repository = discover()
+    depot = open_depot(repository.theta_dir, read_settings(repository.config("theta"), os.environ))
+    return _Session(repository.theta_dir, Cleaner(repository, depot), Smudger(depot))
+
+
+def _serve(request: dict[str, str], session: _Session, reader: PacketReader, writer: PacketWriter) -> None:
+    command, path = request.get("command"), request.get("pathname", "")
+    if command == "list_available_blobs":
+        writer.lines([f"pathname={path}" for path in session.smudger.available()])
+        writer.lines(["status=success"])
+        return
+    packets = reader.packets()
+    begun = False
+    try:
+        if command == "clean":
+            runs: Iterator[bytes | memoryview] = iter([session.cleaner.clean(path, packets)])
+        elif command == "smudge":
+            smudged = session.smudger.smudge(path, packets, can_delay=request.get("can-delay") == "1")
+            if smudged is None:
+                writer.lines(["status=delayed"])
+                return
+            runs = smudged
+        else:
+            raise RepositoryError(f"Git asked for '{shown(str(command))}', which was never offered")
+        for _rest in packets:
+            pass  # a delayed path is asked for with empty content
+        writer.lines(["status=success"])
+        begun = True
+        writer.content(runs)
+        writer.flush()
+        writer.lines([])
+        return
+    except ThetaError as error:
+        sys.stderr.write(f"git-theta: {shown(path)}: {error}\n")
+    except (EOFError, BrokenPipeError):
+        raise
+    except Exception:  # noqa: BLE001  # a bug must fail this file alone, with something to report
+        _report_bug(path, session.theta_dir)
+    for _rest in packets:
+        pass
+    if begun:
+        writer.flush()
+    writer.lines(["status=error"])
+
+
+def _report_bug(path: str, theta_dir: Path) -> None:
+    from git_theta.buglog import write_log
+
+    log = write_log(theta_dir)
+    sys.stderr.write(f"git-theta: {shown(path)}: a bug in git-theta ({EXIT_BUG}); please report it with {log}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

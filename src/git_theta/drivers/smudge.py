@@ -1,0 +1,101 @@
+"""Smudge: the manifest that Git stores becomes the checkpoint that it writes (design.md, "The way of the data").
+
+Git is sent the true bytes or an error, never anything in between. Content that is no manifest passes through: it was
+committed before its path was tracked.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from git_theta import manifest, rebuild
+from git_theta.depot import Depot
+from git_theta.drivers.clean import HELD_BYTES, spooled
+from git_theta.drivers.meter import Meter
+from git_theta.errors import ManifestError
+from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.names import shown
+
+__all__ = ["Smudger"]
+
+_BLOCK_BYTES = 2**20
+
+Runs = Iterator[bytes | memoryview]
+
+
+class Smudger:
+    """Turns manifests into content for one repository."""
+
+    def __init__(self, depot: Depot) -> None:
+        self._depot = depot
+        self._delayed: dict[str, bytes] = {}
+        self._unannounced: list[str] = []
+
+    def smudge(self, path: str, packets: Iterator[bytes], *, can_delay: bool) -> Runs | None:
+        """The content for Git, whose request is in `packets`, all of which is read; None to be asked again later.
+
+        What is wrong with a manifest is raised here, a missing or damaged object while the runs are taken.
+        """
+        head = bytearray()
+        for packet in packets:
+            head += packet
+            if len(head) > (MAX_MANIFEST_BYTES if manifest.starts_like(head) else HELD_BYTES):
+                return self._pass_through(bytes(head), packets)
+        text = bytes(head)
+        if not text and path in self._delayed:
+            text = self._delayed.pop(path)
+        else:
+            if self._depot.settings.skip_smudge or not manifest.looks_like(text):
+                return iter([text])
+            if can_delay:
+                self._delayed[path] = text
+                self._unannounced.append(path)
+                return None
+        found = _parse(text)
+        limit = self._depot.settings.smudge_limit
+        if found.size > limit:
+            sys.stderr.write(
+                f"git-theta: {shown(path)}: {found.size} bytes are more than Git should hold in memory ({limit}); "
+                f"left as a manifest; run: git theta checkout -- '{shown(path)}'\n"
+            )
+            return iter([text])
+        return self._rebuilt(path, found)
+
+    def available(self) -> list[str]:
+        """The delayed paths that Git may ask for now and has not been told of; empty when there are no more."""
+        paths, self._unannounced = self._unannounced, []
+        return paths
+
+    def _rebuilt(self, path: str, found: Manifest) -> Runs:
+        layout = rebuild.read_layout(found, self._depot)
+        return self._metered(path, found, rebuild.runs(found, layout, self._depot))
+
+    def _metered(self, path: str, found: Manifest, runs: Runs) -> Runs:
+        with Meter(shown(path), found.size) as meter:
+            for run in runs:
+                yield run
+                meter.add(len(run))
+        self._depot.catalogue.vouch(found.records())
+
+    def _pass_through(self, head: bytes, packets: Iterator[bytes]) -> Runs:
+        """The content as it came; Git wants all of its request read before the answer begins."""
+
+        def echo() -> Runs:
+            with spooled(self._depot, [head], packets) as spool:
+                yield b""
+                for offset in range(0, spool.size, _BLOCK_BYTES):
+                    yield spool.read(offset, _BLOCK_BYTES)
+
+        runs = echo()
+        next(runs)
+        return runs
+
+
+def _parse(text: bytes) -> Manifest:
+    try:
+        return manifest.parse(text)
+    except ManifestError as error:
+        if manifest.has_conflict_markers(text):
+            raise ManifestError(
+                "its manifest has conflict markers; take a side: git checkout --ours (or --theirs) -- PATH"
+            ) from error
+        raise ManifestError(f"its manifest cannot be used: {error}") from error
