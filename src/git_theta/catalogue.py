@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from git_theta.manifest import Record, Step, format_store, parse_store
+from git_theta.errors import ManifestError
+from git_theta.manifest import Record, Step, format_store, load_json, parse_store
 
 __all__ = ["Catalogue"]
 
@@ -46,7 +47,7 @@ class Catalogue:
                 rows = self._connection.execute(query, (bytes.fromhex(digest), _kind(dtype, shape))).fetchall()
         except sqlite3.Error:
             return []
-        return [parse_store(json.loads(text), "the catalogue") for (text,) in rows]
+        return [steps for (text,) in rows if (steps := _parse(text))]
 
     def vouch(self, records: Iterable[Record]) -> None:
         """Remember that the objects of these records are here and were seen to rebuild their digests."""
@@ -58,6 +59,14 @@ class Catalogue:
             self._connection.executemany("INSERT OR IGNORE INTO vouched VALUES (?, ?, ?)", rows)
 
 
+def _parse(text: object) -> tuple[Step, ...]:
+    """The steps of a row; none where it is damaged."""
+    try:
+        return parse_store(load_json(str(text).encode()), "the catalogue")
+    except (ManifestError, ValueError):
+        return ()
+
+
 def _kind(dtype: str, shape: tuple[int, ...]) -> str:
     return json.dumps([dtype, shape], separators=(",", ":"))
 
@@ -65,19 +74,28 @@ def _kind(dtype: str, shape: tuple[int, ...]) -> str:
 def _open(path: Path) -> sqlite3.Connection:
     """The database, made anew where it is damaged, in memory where it cannot be written."""
     for attempt in (path, path, Path(":memory:")):
-        try:
+        with suppress(OSError):
             attempt.parent.mkdir(parents=True, exist_ok=True)
+        try:
             connection = sqlite3.connect(attempt, timeout=30, check_same_thread=False)
-            # A power cut may damage the file, and it is then made anew; waiting for the disk is not worth it.
-            connection.execute("PRAGMA synchronous = OFF")
-            if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, _VERSION):
-                connection.execute("DROP TABLE IF EXISTS vouched")
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
+        except sqlite3.Error:
+            continue
+        try:
+            _prepare(connection)
             return connection
         except sqlite3.OperationalError:
-            continue
-        except (sqlite3.DatabaseError, OSError):
+            connection.close()
+        except sqlite3.DatabaseError:
+            connection.close()
             with suppress(OSError):
                 attempt.unlink()
     return sqlite3.connect(":memory:", check_same_thread=False)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    # A power cut may damage the file, and it is then made anew; waiting for the disk is not worth it.
+    connection.execute("PRAGMA synchronous = OFF")
+    if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, _VERSION):
+        connection.execute("DROP TABLE IF EXISTS vouched")
+    connection.execute(_SCHEMA)
+    connection.execute(f"PRAGMA user_version = {_VERSION}")

@@ -10,9 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta.errors import RepositoryError
+from git_theta.errors import InputError, RepositoryError
+from git_theta.names import shown_path
 
-__all__ = ["IndexEntry", "Repository", "discover", "run"]
+__all__ = ["IndexEntry", "Repository", "blob_named", "discover", "run"]
+
+
+MAX_ARGUMENTS = 256
 
 
 def run(
@@ -24,20 +28,29 @@ def run(
     except FileNotFoundError as error:
         raise RepositoryError("git is not on the PATH; install Git 2.25 or newer") from error
     if done.returncode not in accept:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise RepositoryError(
-            f"git {' '.join(arguments[:3])} failed: {said[-1] if said else f'exit {done.returncode}'}"
-        )
+        words = [word for word in arguments[:4] if word != "--literal-pathspecs"]
+        raise RepositoryError(f"git {' '.join(words[:3])} failed: {_complaint(done.stderr, done.returncode)}")
     return done.stdout
+
+
+def _complaint(stderr: bytes, code: int) -> str:
+    """The line of Git's that says what is wrong: advice may follow it."""
+    said = stderr.decode("utf-8", "replace").strip().splitlines()
+    grave = [line for line in said if line.startswith(("fatal: ", "error: "))]
+    return shown_path((grave or said or [f"exit {code}"])[-1].strip())
 
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """A file in the index at stage 0: `path` in the repository, `mode` such as "100644", `oid` of its blob."""
+    """A file in the index at stage 0: `path` in the repository, `mode` such as "100644", `oid` of its blob.
+
+    `sparse`: a sparse checkout leaves it out of the worktree.
+    """
 
     path: bytes
     mode: str
     oid: str
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,16 @@ class Repository:
             raise RepositoryError(f"{self.git_dir}: a bare repository has no files; run this in a worktree")
         return self.worktree
 
+    def path_of(self, argument: str, cwd: Path) -> bytes:
+        """The repository's path for one given relative to `cwd`, "." for the root; raises InputError outside of it."""
+        top = self.top()
+        given = Path(os.path.normpath(cwd / argument))
+        # A path may come through a link to the worktree; its own last part is never followed.
+        for path in (given, given.parent.resolve() / given.name):
+            if path.is_relative_to(top):
+                return os.fsencode(path.relative_to(top).as_posix())
+        raise InputError(f"{shown_path(argument)}: it lies outside of the repository {shown_path(str(top))}")
+
     def git(self, *arguments: str, stdin: bytes = b"", accept: Sequence[int] = (0,)) -> bytes:
         """`run` from the worktree's root, so that paths are the repository's."""
         return run(["--literal-pathspecs", *arguments], cwd=self.worktree, stdin=stdin, accept=accept)
@@ -74,13 +97,13 @@ class Repository:
 
     def index(self, paths: Iterable[bytes] = ()) -> list[IndexEntry]:
         """The entries of the index at or below `paths`, or all; unmerged ones are left out."""
-        listing = self.git("ls-files", "-s", "-z", "--", *map(os.fsdecode, paths))
+        listing = self.git("ls-files", "-s", "-t", "-z", "--", *map(os.fsdecode, paths))
         entries = []
         for row in listing.split(b"\0")[:-1]:
             head, _, path = row.partition(b"\t")
-            mode, oid, stage = head.decode().split(" ")
+            tag, mode, oid, stage = head.decode().split(" ")
             if stage == "0":
-                entries.append(IndexEntry(path, mode, oid))
+                entries.append(IndexEntry(path, mode, oid, tag == "S"))
         return entries
 
     def blob_at(self, revision: str, path: bytes) -> str | None:
@@ -89,13 +112,67 @@ class Repository:
         head = row.partition(b"\t")[0].decode().split(" ")
         return head[2] if len(head) == 3 and head[1] == "blob" else None
 
-    def blobs(self, oids: Sequence[str], max_bytes: int) -> dict[str, bytes]:
-        """The contents of those of the blobs that are here and at most `max_bytes` long."""
+    def changes(self, paths: Sequence[bytes] = ()) -> dict[bytes, str]:
+        """What `git status` has to say about tracked files that are not clean: two letters, index and worktree.
+
+        The letters are those of git-status(1), "Short Format", with "." for unchanged, or "UU" for any conflict. Cleans
+        files whose content Git has to look at.
+        """
+        # Too many paths for one command line are no reason to ask many times.
+        few = list(map(os.fsdecode, paths)) if len(paths) <= MAX_ARGUMENTS else []
+        listing = self.git(
+            "status",
+            "--porcelain=v2",
+            "-z",
+            "--untracked-files=no",
+            "--no-renames",
+            "--ignore-submodules=all",
+            "--",
+            *few,
+        )
+        found: dict[bytes, str] = {}
+        for row in listing.split(b"\0")[:-1]:
+            if row.startswith(b"1 "):
+                found[row.split(b" ", 8)[8]] = row[2:4].decode()
+            elif row.startswith(b"u "):
+                found[row.split(b" ", 10)[10]] = "UU"
+        return found
+
+    def refresh(self, paths: Sequence[bytes]) -> None:
+        """Note in the index how the files at these paths lie on the disk now, so that a status is quick and right.
+
+        Git does not look at the content of a file whose size is not the one it noted before: after a manifest gave way to
+        its checkpoint, the note must go first. Only a hint: what Git cannot note, because another process holds the
+        index, it looks at again later.
+        """
+        rows = b"".join(b"%s %s 0\t%s\0" % (e.mode.encode(), e.oid.encode(), e.path) for e in self.index(paths))
+        self.git("update-index", "-z", "--index-info", stdin=rows, accept=(0, 1, 128))
+        listing = ("--pathspec-from-file=-", "--pathspec-file-nul")
+        paths_z = b"".join(path + b"\0" for path in paths)
+        self.git("add", "--refresh", *listing, stdin=paths_z, accept=(0, 1, 128))
+
+    def stage(self, path: bytes) -> None:
+        """`git add` of one file."""
+        self.git("add", "--", os.fsdecode(path))
+
+    def attribute_files(self) -> list[bytes]:
+        """The `.gitattributes` of the worktree, ignored ones left out."""
+        asked = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ":(glob)**/.gitattributes")
+        return sorted(set(run(asked, cwd=self.top()).split(b"\0")[:-1]))
+
+    def blob_sizes(self, oids: Iterable[str]) -> dict[str, int]:
+        """The sizes in bytes of those of the blobs that are here."""
         asked = "".join(f"{oid}\n" for oid in dict.fromkeys(oids)).encode()
         if not asked:
             return {}
-        checked = [row.split(" ") for row in self.git("cat-file", "--batch-check", stdin=asked).decode().splitlines()]
-        small = [row[0] for row in checked if len(row) == 3 and row[1] == "blob" and int(row[2]) <= max_bytes]
+        rows = [row.split(" ") for row in self.git("cat-file", "--batch-check", stdin=asked).decode().splitlines()]
+        return {row[0]: int(row[2]) for row in rows if len(row) == 3 and row[1] == "blob"}
+
+    def blobs(self, oids: Sequence[str], max_bytes: int) -> dict[str, bytes]:
+        """The contents of those of the blobs that are here and at most `max_bytes` long."""
+        small = [oid for oid, size in self.blob_sizes(oids).items() if size <= max_bytes]
+        if not small:
+            return {}
         output = self.git("cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in small).encode())
         contents: dict[str, bytes] = {}
         start = 0
@@ -111,6 +188,14 @@ class Repository:
         listing = self.git("check-attr", "-z", "--stdin", attribute, stdin=b"".join(path + b"\0" for path in paths))
         fields = listing.split(b"\0")[:-1]
         return {fields[i]: fields[i + 2].decode("utf-8", "replace") for i in range(0, len(fields), 3)}
+
+
+def blob_named(expression: str, cwd: Path) -> str | None:
+    """The oid of what a revision expression ("HEAD~1:model.pt", ":./model.pt") names; None where that is nothing."""
+    if expression.startswith("-"):  # it would be an option; `--end-of-options` came with Git 2.30
+        return None
+    oid = run(["rev-parse", "--verify", "--quiet", expression], cwd=cwd, accept=(0, 1, 128))
+    return oid.decode().strip() or None
 
 
 def discover(cwd: Path | None = None) -> Repository:

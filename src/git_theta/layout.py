@@ -6,13 +6,15 @@ bytes themselves, so a file is rebuilt from its layout and its parameters withou
 """
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from git_theta.errors import FormatError, ManifestError
 from git_theta.formats.base import MAX_SPANS, Span
+from git_theta.manifest import MAX_ITEMS, MAX_VIEWS, load_json
 from git_theta.source import Source
-from git_theta.tensor import MAX_NAME_LENGTH, MAX_SIZE_BYTES, OPAQUE, check_shape
+from git_theta.tensor import MAX_NAME_LENGTH, MAX_SIZE_BYTES, OPAQUE, are_counts, check_shape, is_dtype
 
 __all__ = ["MAX_LAYOUT_BYTES", "Layout", "Part", "build", "cover", "format", "parse"]
 
@@ -23,6 +25,7 @@ MAX_ROWS_BYTES = 48 * 2**20
 
 _VERSION_KEY = "git-theta-layout"
 _VERSION = 1
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,8 @@ def cover(spans: Sequence[Span], size: int) -> tuple[Span, ...]:
     covered: list[Span] = []
     end = skeleton = gaps = 0
     for span in [*ordered, Span("", size, 0, OPAQUE, (0,))]:
-        if not end <= span.offset <= size or not 0 <= span.size <= size - span.offset:
-            raise FormatError(
-                f"tensor {span.name[:80]!r} lies at {span.offset}+{span.size}, which overlaps or leaves {size}"
-            )
+        if not are_counts((span.offset, span.size)) or span.offset < end or span.offset + span.size > size:
+            raise FormatError(f"tensor {span.name[:80]!r} overlaps another, or leaves the file of {size} bytes")
         gap = span.offset - end
         if gap > MAX_GAP_BYTES:
             covered.append(Span(f"~bytes{gaps}", end, gap, OPAQUE, (gap,)))
@@ -74,24 +75,41 @@ def cover(spans: Sequence[Span], size: int) -> tuple[Span, ...]:
     covered.pop()
     if skeleton > MAX_SKELETON_BYTES:
         raise FormatError(f"{skeleton} bytes between tensors, at most {MAX_SKELETON_BYTES} are kept as skeleton")
+    rows = items = 0
     for span in covered:
-        _check(span, names)
-    # A manifest is at most 64 MiB of text: about 500 bytes a parameter, 150 a view, and the names, escaped.
-    rows = sum(500 + 150 * len(span.views) for span in covered) + sum(len(json.dumps(name)) for name in names)
-    if rows > MAX_ROWS_BYTES:
-        raise FormatError(f"{len(covered)} tensors with {len(names)} names make a manifest of about {rows} bytes")
+        _check(span)
+        rows, items = rows + 400, items + 20
+        for name, shape, strides in _faces(span):
+            if name in names:
+                raise FormatError(f"tensor name {name[:80]!r} stands twice")
+            names.add(name)
+            # A manifest is at most 64 MiB of text and 8 million items, or it could not be read again.
+            rows += 150 + len(json.dumps([name, shape, strides]))
+            items += 15 + len(shape) + len(strides or ())
+            if rows > MAX_ROWS_BYTES or items > MAX_ITEMS // 2:
+                raise FormatError(f"{len(covered)} tensors make a manifest of more than {MAX_ROWS_BYTES} bytes")
     return tuple(covered)
 
 
-def _check(span: Span, names: set[str]) -> None:
-    for name in (span.name, *(view.name for view in span.views)):
-        if name in names or len(name) > MAX_NAME_LENGTH:
-            raise FormatError(f"tensor name {name[:80]!r} stands twice, or is longer than {MAX_NAME_LENGTH} characters")
-        names.add(name)
+def _faces(span: Span) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...] | None]]:
+    """Name, shape and strides of a span and of its views."""
+    yield span.name, span.shape, span.strides
+    for view in span.views:
+        yield view.name, view.shape, view.strides
+
+
+def _check(span: Span) -> None:
+    """Raise FormatError unless a manifest can hold the span: what is written must be read again."""
     check_shape(span.dtype, span.shape, span.size)
-    for shape, strides in ((span.shape, span.strides), *((view.shape, view.strides) for view in span.views)):
-        if strides is not None and len(strides) != len(shape):
-            raise FormatError(f"tensor {span.name[:80]!r} has {len(strides)} strides for {len(shape)} dimensions")
+    if len(span.views) > MAX_VIEWS or not all(
+        is_dtype(view.dtype) and are_counts((view.offset,)) for view in span.views
+    ):
+        raise FormatError(f"tensor {span.name[:80]!r} has views above {MAX_VIEWS}, or one without a dtype or an offset")
+    for name, shape, strides in _faces(span):
+        if len(name) > MAX_NAME_LENGTH or _SURROGATE.search(name):
+            raise FormatError(f"tensor name {name[:80]!r} is above {MAX_NAME_LENGTH} characters, or no Unicode")
+        if not are_counts(shape) or (strides is not None and (len(strides) != len(shape) or not are_counts(strides))):
+            raise FormatError(f"tensor {name[:80]!r} has a shape or strides that are none")
 
 
 def build(spans: Sequence[Span], source: Source) -> Layout:
@@ -120,12 +138,12 @@ def parse(data: bytes) -> Layout:
     """The layout that these bytes describe; raises ManifestError where they are no layout of this version."""
     line, newline, skeleton = data.partition(b"\n")
     try:
-        head = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"layout: it is not JSON ({str(error)[:80]})") from error
+        head = load_json(line)
+    except ValueError as error:
+        raise ManifestError(f"layout: it is not JSON ({error})") from error
     if not newline or not isinstance(head, dict) or head.keys() != {_VERSION_KEY, "parts"}:
         raise ManifestError("layout: it lacks its two keys or its newline")
-    if head[_VERSION_KEY] != _VERSION:
+    if type(head[_VERSION_KEY]) is not int or head[_VERSION_KEY] != _VERSION:
         raise ManifestError("layout: it is of a version that this git-theta does not know; update git-theta")
     rows = head["parts"]
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 for row in rows):

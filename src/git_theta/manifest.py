@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 
 from git_theta.errors import FormatError, ManifestError
 from git_theta.names import shown
-from git_theta.tensor import DTYPES, MAX_NAME_LENGTH, MAX_SIZE_BYTES, OPAQUE, View, check_shape, nbytes
+from git_theta.tensor import DTYPES, MAX_NAME_LENGTH, MAX_SIZE_BYTES, OPAQUE, View, check_shape, is_dtype, nbytes
 
 __all__ = [
+    "MAX_ITEMS",
     "MAX_MANIFEST_BYTES",
+    "MAX_PIECES",
+    "MAX_VIEWS",
     "Manifest",
     "Piece",
     "Record",
@@ -23,6 +26,7 @@ __all__ = [
     "format",
     "format_store",
     "has_conflict_markers",
+    "load_json",
     "looks_like",
     "parse",
     "parse_store",
@@ -37,9 +41,11 @@ MAX_PARAMETERS = 1_000_000
 MAX_STEPS = 16
 MAX_PIECES = 65_536
 MAX_VIEWS = 65_536
+MAX_ITEMS = 8_000_000
 
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
+_BLOCK_BYTES = 2**20
 _MARKER = re.compile(rb"^(<{7}|={7}|>{7}|\|{7})( |\r?$)", re.MULTILINE)
 _OURS = (b'{"git-theta": ', b'"store": [["', b'"layout": {"size": ', b'"parameters": {\n')
 
@@ -204,14 +210,14 @@ def parse(text: bytes) -> Manifest:
     if len(text) > MAX_MANIFEST_BYTES:
         raise ManifestError(f"it is {len(text)} bytes, and a manifest has at most {MAX_MANIFEST_BYTES}")
     try:
-        root = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"it is not JSON: {str(error)[:100]}") from error
+        root = load_json(text)
+    except ValueError as error:
+        raise ManifestError(f"it is not JSON: {error}") from error
     if not isinstance(root, dict) or "git-theta" not in root:
         raise ManifestError("it has no key 'git-theta'")
     if type(root["git-theta"]) is not int or root["git-theta"] != VERSION:
         raise ManifestError(
-            f"it is of version {str(root['git-theta'])[:20]}, and this git-theta reads {VERSION}; update git-theta"
+            f"it is of version {_got(root['git-theta'])}, and this git-theta reads {VERSION}; update git-theta"
         )
     _expect_keys(root, "it", "about", "format", "size", "digest", "layout", "parameters", "git-theta")
     if type(root["about"]) is not str:
@@ -232,6 +238,35 @@ def parse(text: bytes) -> Manifest:
         layout,
         records,
     )
+
+
+def load_json(text: bytes) -> object:
+    """The value of a JSON text from anyone; raises ValueError, in one line, unless it can be had in bounded memory.
+
+    Refuses what readers of JSON do not agree on, a key that stands twice and text that is not UTF-8, and more than
+    MAX_ITEMS items and keys: an empty list is three bytes of text and eighty of memory.
+    """
+    if _count_marks(text) > MAX_ITEMS and not _has_few_items(text):
+        raise ValueError(f"it has more than {MAX_ITEMS} items")
+    try:
+        return json.loads(text.decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(shown(str(error)[:100])) from error
+
+
+def _count_marks(text: bytes) -> int:
+    return sum(map(text.count, (b",", b":", b"[", b"{")))
+
+
+def _has_few_items(text: bytes) -> bool:
+    """Whether at most MAX_ITEMS of the marks before an item stand outside of strings."""
+    text = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    quotes = items = 0
+    for start in range(0, len(text), _BLOCK_BYTES):
+        runs = text[start : start + _BLOCK_BYTES].split(b'"')
+        items += _count_marks(b"".join(runs[quotes % 2 :: 2]))
+        quotes += len(runs) - 1
+    return items <= MAX_ITEMS
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -356,8 +391,8 @@ def _size(value: object, what: str) -> int:
 
 
 def _dtype(value: object, where: str) -> str:
-    if type(value) is not str:
-        raise ManifestError(f"{where} has a dtype that is no text: {_got(value)}")
+    if type(value) is not str or not is_dtype(value):
+        raise ManifestError(f"{where} has a dtype that is no word: {_got(value)}")
     return value
 
 

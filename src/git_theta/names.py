@@ -9,10 +9,11 @@ Names are data: they are never paths on a disk, and are shown escaped.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable
 
-__all__ = ["join", "shown"]
+__all__ = ["join", "shown", "shown_path"]
 
 _INTEGER = re.compile(r"-?[0-9]+\Z")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -39,3 +40,9 @@ def _escape(key: object) -> str:
 def shown(name: str) -> str:
     """The name as it is printed: control characters and everything outside ASCII escaped, as JSON does it."""
     return name if _PLAIN.match(name) else json.dumps(name)[1:-1]
+
+
+def shown_path(path: bytes | str) -> str:
+    """A path, or text of Git's, as it is printed: whatever is not printable is escaped, other alphabets are left."""
+    text = path if isinstance(path, str) else os.fsdecode(path)
+    return text if text.isprintable() else "".join(char if char.isprintable() else shown(char) for char in text)

@@ -8,7 +8,7 @@ digest of their value is known, so nothing may be used before the end was reache
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,8 +76,18 @@ def runs(manifest: Manifest, layout: Layout, depot: Depot) -> Iterator[Run]:
                 yield from _ahead(_group_runs(first, depot), reader) if isinstance(first, _Group) else first.result()
 
 
-def write(manifest: Manifest, layout: Layout, depot: Depot, fd: int) -> None:
-    """Fill the empty file `fd`, which is the caller's to close, in threads."""
+def write(
+    manifest: Manifest,
+    layout: Layout,
+    depot: Depot,
+    fd: int,
+    *,
+    progress: Callable[[int], None] = lambda size_bytes: None,
+) -> None:
+    """Fill the empty file `fd`, which is the caller's to close, in threads.
+
+    `progress` is told of bytes written, from several threads.
+    """
     os.ftruncate(fd, manifest.size)
     lock = threading.Lock()
 
@@ -86,6 +96,7 @@ def write(manifest: Manifest, layout: Layout, depot: Depot, fd: int) -> None:
         for run in _group_runs(group, depot):
             _write_at(fd, offset, memoryview(run), lock)
             offset += len(run)
+            progress(len(run))
 
     with ThreadPoolExecutor(depot.settings.thread_count) as pool:
         futures = [pool.submit(fill, group) for group in _groups(manifest, layout)]

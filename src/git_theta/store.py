@@ -23,6 +23,7 @@ __all__ = ["PayloadReader", "PayloadWriter", "Store", "reporting_full_disk"]
 STALE_TEMPORARY_S = 24 * 3600
 _READ_BYTES = 2**20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class Store:
@@ -78,9 +79,12 @@ class Store:
         path = folder / f"git-theta-{os.getpid()}-{secrets.token_hex(8)}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return os.open(path, flags, 0o600), path
-        except PermissionError as error:
+            with reporting_full_disk(self.root):
+                folder.mkdir(parents=True, exist_ok=True)
+                return os.open(path, flags, 0o600), path
+        except OSError as error:
+            if error.errno not in _FORBIDDEN:
+                raise
             raise RepositoryError(f"{folder}: it cannot be written to; check its owner and permissions") from error
 
     def _sweep(self) -> None:

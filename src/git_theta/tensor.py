@@ -12,7 +12,19 @@ from dataclasses import dataclass
 
 from git_theta.errors import FormatError
 
-__all__ = ["DTYPES", "MAX_NAME_LENGTH", "MAX_RANK", "MAX_SIZE_BYTES", "OPAQUE", "DType", "View", "check_shape", "nbytes"]
+__all__ = [
+    "DTYPES",
+    "MAX_NAME_LENGTH",
+    "MAX_RANK",
+    "MAX_SIZE_BYTES",
+    "OPAQUE",
+    "DType",
+    "View",
+    "are_counts",
+    "check_shape",
+    "is_dtype",
+    "nbytes",
+]
 
 MAX_RANK = 64
 MAX_SIZE_BYTES = 2**63 - 1
@@ -68,16 +80,26 @@ DTYPES = _table(
 )
 
 
+def is_dtype(name: str) -> bool:
+    """Whether a dtype may have this name, be it in the table or not."""
+    return name in DTYPES or _DTYPE.match(name) is not None
+
+
+def are_counts(numbers: Sequence[int]) -> bool:
+    """Whether these can be a shape or strides: at most 64 integers from 0 to 2**63 - 1."""
+    return len(numbers) <= MAX_RANK and all(type(number) is int and 0 <= number <= MAX_SIZE_BYTES for number in numbers)
+
+
 def nbytes(dtype: str, shape: Sequence[int]) -> int:
     """Bytes of a dense value of this dtype and shape.
 
-    Raises FormatError for an unknown dtype, a rank above 64, a negative dimension, a size that is no whole number of
-    bytes, or one above 2**63 - 1.
+    Raises FormatError for an unknown dtype, a rank above 64, a dimension that is negative or above 2**63 - 1, a size
+    that is no whole number of bytes, or one above 2**63 - 1.
     """
     if dtype not in DTYPES:
         raise FormatError(f"dtype {dtype[:40]!r} is not known")
-    if len(shape) > MAX_RANK or any(dim < 0 for dim in shape):
-        raise FormatError(f"shape {list(shape[:8])} is not a shape: at most {MAX_RANK} dimensions, none negative")
+    if not are_counts(shape):
+        raise FormatError(f"it has no shape of at most {MAX_RANK} dimensions from 0 to {MAX_SIZE_BYTES}")
     bits = DTYPES[dtype].bits
     for dim in shape:
         bits *= dim
@@ -93,8 +115,8 @@ def check_shape(dtype: str, shape: Sequence[int], size: int) -> None:
     if dtype in DTYPES:
         if nbytes(dtype, shape) != size:
             raise FormatError(f"{size} bytes are not {dtype} {list(shape[:8])}")
-    elif not _DTYPE.match(dtype) or len(shape) > MAX_RANK or any(dim < 0 for dim in shape):
-        raise FormatError(f"dtype {dtype[:40]!r} with shape {list(shape[:8])} is no dtype and shape")
+    elif not is_dtype(dtype) or not are_counts(shape):
+        raise FormatError(f"dtype {dtype[:40]!r} with a shape of {len(shape)} dimensions is no dtype and shape")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class _Session:
 def main() -> int:
     """Serve Git on stdin and stdout until it closes them; the exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start a thread per core, to no use here
     try:
         reader, writer = PacketReader(_binary(0)), PacketWriter(_binary(1))
         _shake_hands(reader, writer)

@@ -346,42 +346,21 @@ def _build(machine: _Machine) -> None:
     target.states.append(state)
 
 
+_LITERALS = (
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
+    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
+)
 # The opcodes that have an argument in the stream, and those that have none.
 _WITH_ARGUMENT: dict[str, Callable[[_Machine, object], None]] = {
+    **dict.fromkeys(_LITERALS.split(), _push),
     "PROTO": _proto,
     "FRAME": _ignore,
-    "GET": _get,
-    "BINGET": _get,
-    "LONG_BINGET": _get,
-    "PUT": _put,
-    "BINPUT": _put,
-    "LONG_BINPUT": _put,
-    "EXT1": _extension,
-    "EXT2": _extension,
-    "EXT4": _extension,
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _extension),
     "GLOBAL": _global,
     "INST": _instance,
     "PERSID": _persistent,
-    "INT": _push,
-    "BININT": _push,
-    "BININT1": _push,
-    "BININT2": _push,
-    "LONG": _push,
-    "LONG1": _push,
-    "LONG4": _push,
-    "FLOAT": _push,
-    "BINFLOAT": _push,
-    "STRING": _push,
-    "BINSTRING": _push,
-    "SHORT_BINSTRING": _push,
-    "UNICODE": _push,
-    "BINUNICODE": _push,
-    "SHORT_BINUNICODE": _push,
-    "BINUNICODE8": _push,
-    "BINBYTES": _push,
-    "SHORT_BINBYTES": _push,
-    "BINBYTES8": _push,
-    "BYTEARRAY8": _push,
 }
 _WITHOUT_ARGUMENT: dict[str, Callable[[_Machine], None]] = {
     "NONE": _constant(None),

@@ -13,8 +13,9 @@ multiply and cycles end. Tensors are named each time they are met, so ties are s
 MAX_PATH_CHARACTERS what its names take.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from git_theta import names, tensor
 from git_theta.errors import FormatError
@@ -26,7 +27,7 @@ __all__ = ["ROOT_NAME", "Root", "Storage", "Use", "find_uses", "parse_storage"]
 ROOT_NAME = "tensor"
 """The name of a tensor that was saved by itself, without a container and so without a key."""
 
-MAX_STEPS = 2_000_000
+MAX_STEPS = 5_000_000
 MAX_PATH_CHARACTERS = 64 << 20
 _NAME_ROOM = 32  # what may be added to a path to make a name of it
 
@@ -70,6 +71,7 @@ _SPARSE_PARTS = {
     "sparse_csc": ("ccol_indices", "row_indices", "values"),
     "sparse_bsc": ("ccol_indices", "row_indices", "values"),
 }
+_CHANNEL_PARTS = ("scheme", "scales", "zero_points", "axis")
 _NESTED_PARTS = ("values", "sizes", "strides", "offsets")
 _MODULE_PARTS = frozenset({"_modules", "_parameters", "_buffers"})
 _NODES = frozenset({Record, Pairs, Persistent, list, tuple})
@@ -145,6 +147,7 @@ class _Path:
 
 _ROOT = _Path(None, None)
 _Node = tuple[object, _Path]
+_NOTHING: Iterator[_Node] = iter(())
 
 
 class _Walk:
@@ -158,17 +161,20 @@ class _Walk:
 
     def run(self, root: Root) -> None:
         self._folder = root.folder
-        stack: list[_Node] = []
-        _add(stack, root.object, _ROOT if root.key is None else self.child(_ROOT, root.key))
+        path = _ROOT if root.key is None else self._child(_ROOT, root.key)
+        stack: list[Iterator[_Node]] = [iter([(root.object, path or _ROOT)])]
         steps = 0
         while stack:
+            item = next(stack[-1], None)
+            if item is None:
+                stack.pop()
+                continue
             steps += 1
             if steps > MAX_STEPS:
                 raise FormatError(f"torch: the pickled object has more than {MAX_STEPS} parts")
-            node, path = stack.pop()
-            stack.extend(reversed(self._children(node, path)))
+            stack.append(self._children(*item))
 
-    def child(self, path: _Path, key: object, hidden: bool = False) -> _Path | None:
+    def _child(self, path: _Path, key: object, hidden: bool = False) -> _Path | None:
         """The path one key further; None where the name would be too long."""
         if isinstance(key, str) and len(key) > tensor.MAX_NAME_LENGTH:
             return None
@@ -182,94 +188,98 @@ class _Walk:
             raise FormatError("torch: the names of the pickled object's parts are too long")
         return _Path(short, full)
 
-    def _children(self, node: object, path: _Path) -> list[_Node]:
+    def _children(self, node: object, path: _Path) -> Iterator[_Node]:
+        """What is to be looked into next; a tensor is noted instead."""
         if isinstance(node, Persistent):
             self._add_storage(node, path)
-            return []
+            return _NOTHING
         if isinstance(node, Record):
             children = self._rebuild(node, path)
             if children is not None:
                 return children
-        if id(node) in self._seen:
-            return []
-        self._seen.add(id(node))
+        if not self._is_new(node):
+            return _NOTHING
         if isinstance(node, Record):
             return self._record(node, path)
         if isinstance(node, Pairs):
             return self._keyed(node.pairs, path)
-        return self._keyed(enumerate(node), path) if isinstance(node, (list, tuple)) else []
+        return self._keyed(enumerate(node), path) if isinstance(node, (list, tuple)) else _NOTHING
 
-    def _keyed(self, pairs: Iterable[tuple[object, object]], path: _Path) -> list[_Node]:
-        nodes: list[_Node] = []
+    def _is_new(self, node: object) -> bool:
+        """Whether this is the first time that the object is met."""
+        if id(node) in self._seen:
+            return False
+        self._seen.add(id(node))
+        return True
+
+    def _keyed(
+        self, pairs: Iterable[tuple[object, object]], path: _Path, hidden: frozenset[str] = frozenset()
+    ) -> Iterator[_Node]:
         for key, value in pairs:
-            if type(value) in _NODES and value != ():
-                _add(nodes, value, self.child(path, key))
-        return nodes
+            if type(value) in _NODES and value:  # of the nodes, only an empty list or tuple is false
+                below = self._child(path, key, isinstance(key, str) and key in hidden)
+                if below is not None:
+                    yield value, below
 
-    def _record(self, record: Record, path: _Path) -> list[_Node]:
-        nodes: list[_Node] = []
-        if record.args and id(record.args) not in self._seen:
-            self._seen.add(id(record.args))
-            ordered = _ordered_dict_items(record)
-            nodes += self._keyed(enumerate(record.args) if ordered is None else ordered, path)
-        nodes += self._keyed(record.pairs or (), path)
-        nodes += self._keyed(enumerate(record.members or ()), path)
+    def _record(self, record: Record, path: _Path) -> Iterator[_Node]:
+        # Records may share their arguments, so that these count as an object of their own.
+        if record.args and self._is_new(record.args):
+            match record.callable, record.args:
+                case Global(name="OrderedDict"), (list() as items,):  # as Python 2 pickles it, with a list of pairs
+                    if self._is_new(items):
+                        pairs = ((item[0], item[1]) for item in items if isinstance(item, list) and len(item) == 2)
+                        yield from self._keyed(pairs, path)
+                case _:
+                    yield from self._keyed(enumerate(record.args), path)
+        yield from self._keyed(record.pairs or (), path)
+        yield from self._keyed(enumerate(record.members or ()), path)
         for state in record.states or ():
-            nodes += self._state(state, path)
-        return nodes
+            yield from self._state(state, path)
 
-    def _state(self, state: object, path: _Path) -> list[_Node]:
+    def _state(self, state: object, path: _Path) -> Iterator[_Node]:
         """What BUILD sets: attributes, or a pair of attributes and slots, or whatever `__setstate__` understands."""
-        if id(state) in self._seen:
-            return []
         match state:
             case Pairs():
-                parts = [state]
-            case (None | Pairs(), Pairs() as slots):
-                parts = [part for part in (state[0], slots) if isinstance(part, Pairs)]
+                parts: list[object] = [state]
+            case (None | Pairs() as attributes, Pairs() as slots):
+                parts = [attributes, slots]
             case _:
-                return [(state, path)] if type(state) in _NODES else []
-        self._seen.add(id(state))
-        nodes: list[_Node] = []
+                if type(state) in _NODES:
+                    yield state, path
+                return
         for part in parts:
-            for key, value in part.pairs:
-                if type(value) in _NODES and value != ():
-                    hidden = isinstance(key, str) and key in _MODULE_PARTS
-                    _add(nodes, value, self.child(path, key, hidden))
-        return nodes
+            if isinstance(part, Pairs) and self._is_new(part):
+                yield from self._keyed(part.pairs, path, _MODULE_PARTS)
 
-    def _rebuild(self, record: Record, path: _Path) -> list[_Node] | None:
+    def _rebuild(self, record: Record, path: _Path) -> Iterator[_Node] | None:
         """What a call of one of torch's functions leads to, any tensor noted; None if it is no such call."""
         function = record.callable
         if not isinstance(function, Global) or not function.name.startswith("_rebuild_"):
             return None
-        nodes: list[_Node] = []
         match function.name, record.args:
             case "_rebuild_tensor" | "_rebuild_tensor_v2", (Persistent() as storage, offset, shape, strides, *_):
-                return nodes if self._add_tensor(path, storage, offset, shape, strides) else None
+                return _NOTHING if self._add_tensor(path, storage, offset, shape, strides) else None
             case "_rebuild_tensor_v3", (Persistent() as storage, offset, shape, strides, _, _, Global(name=kind), *_):
                 dtype = _DTYPE_OF_TENSOR.get(kind, tensor.OPAQUE)
-                return nodes if self._add_tensor(path, storage, offset, shape, strides, dtype=dtype) else None
+                return _NOTHING if self._add_tensor(path, storage, offset, shape, strides, dtype=dtype) else None
             case "_rebuild_qtensor", (Persistent() as storage, offset, shape, strides, quantizer, *_):
                 if not self._add_tensor(path, storage, offset, shape, strides):
                     return None
-                if isinstance(quantizer, tuple) and len(quantizer) == 4:  # per channel: scheme, scales, zeros, axis
-                    nodes = self._keyed(zip(("scales", "zero_points"), quantizer[1:3], strict=True), path)
+                channels = quantizer if isinstance(quantizer, tuple) and len(quantizer) == len(_CHANNEL_PARTS) else ()
+                return self._keyed(zip(_CHANNEL_PARTS, channels, strict=False), path)
             case "_rebuild_parameter" | "_rebuild_device_tensor_from_cpu_tensor", (Record() as data, *_):
-                nodes.append((data, path))
+                return iter([(data, path)])
             case "_rebuild_parameter_with_state", (Record() as data, _, _, state):
-                nodes = [(data, path), *self._state(state, path)]
+                return chain([(data, path)], self._state(state, path))
             case "_rebuild_from_type" | "_rebuild_from_type_v2", (inner, _, tuple() as args, state):
                 made = Record(inner, args)
                 self._made.append(made)
-                nodes = [(made, path), *self._state(state, path)]
+                return chain([(made, path)], self._state(state, path))
             case "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor", (layout, tuple() as parts):
-                nodes = self._keyed(zip(_sparse_parts(layout), parts, strict=False), path)
+                return self._keyed(zip(_sparse_parts(layout), parts, strict=False), path)
             case "_rebuild_nested_tensor", parts:
-                nodes = self._keyed(zip(_NESTED_PARTS, parts, strict=False), path)
-            case _:
-                return None
-        return nodes
+                return self._keyed(zip(_NESTED_PARTS, parts, strict=False), path)
+        return None
 
     def _add_tensor(self, path: _Path, persistent: Persistent, *geometry: object, dtype: str | None = None) -> bool:
         """Note a tensor of this offset, shape and strides; False if they are none."""
@@ -285,7 +295,7 @@ class _Walk:
 
     def _add_storage(self, persistent: Persistent, path: _Path) -> None:
         storage = parse_storage(persistent, self._folder)
-        if storage is not None:
+        if storage is not None and not storage.start:  # the length of a view of a storage is not known here
             self._add(Use(self._name(path), storage, storage.dtype, 0, (storage.numel,), (1,)))
 
     def _add(self, use: Use) -> None:
@@ -305,24 +315,19 @@ class _Walk:
         return f"{full}~{self._names[full]}"
 
 
-def _add(nodes: list[_Node], node: object, path: _Path | None) -> None:
-    if path is not None:
-        nodes.append((node, path))
-
-
 def _plain(key: object) -> object:
-    """The key, or a text in its place if it is an object whose representation could be of any length."""
-    if isinstance(key, tuple) and len(key) <= 8:
-        return tuple(_atom(part) for part in key)
-    return _atom(key)
+    """The key, or something short in its place if it is an object that could be of any length."""
+    return tuple(_atom(part) for part in key) if isinstance(key, tuple) and len(key) <= 8 else _atom(key)
 
 
 def _atom(key: object) -> object:
     if isinstance(key, (str, bytes)):
         return key[: tensor.MAX_NAME_LENGTH]
     if isinstance(key, Global):
-        return f"{key.module}.{key.name}"
-    return key if key is None or isinstance(key, (int, float)) else type(key).__name__
+        return f"{key.module[: tensor.MAX_NAME_LENGTH]}.{key.name[: tensor.MAX_NAME_LENGTH]}"
+    if isinstance(key, int):
+        return key if key.bit_length() <= tensor.MAX_NAME_LENGTH else "int"
+    return key if key is None or isinstance(key, float) else type(key).__name__
 
 
 def _naturals(value: object) -> tuple[int, ...] | None:
@@ -337,15 +342,6 @@ def _naturals(value: object) -> tuple[int, ...] | None:
 
 def _in_range(number: int) -> bool:
     return 0 <= number <= tensor.MAX_SIZE_BYTES
-
-
-def _ordered_dict_items(record: Record) -> list[tuple[object, object]] | None:
-    """The items of an OrderedDict as Python 2 pickles it, with a list of pairs as its argument; None if it is not."""
-    match record.callable, record.args:
-        case Global(name="OrderedDict"), (list() as items,):
-            pairs = [(item[0], item[1]) for item in items if isinstance(item, (list, tuple)) and len(item) == 2]
-            return pairs if len(pairs) == len(items) else None
-    return None
 
 
 def _sparse_parts(layout: object) -> tuple[str, ...]:

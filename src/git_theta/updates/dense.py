@@ -230,6 +230,6 @@ def _decompress(data: bytes, size: int) -> bytes:
         claimed = zstandard.frame_content_size(data)
         if claimed != size:
             raise DamagedObjectError(f"a plane that claims {claimed} bytes, where {size} are expected")
-        return decompressor.decompress(data, max_output_size=size)
+        return decompressor.decompress(data, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise DamagedObjectError(f"a plane that is not zstd ({error})") from error

@@ -1,0 +1,131 @@
+"""A checkout of ours: which tracked files get their checkpoints, in place of what, and why not the others.
+
+One file's error leaves that file as it was, and the others are dealt with.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from git_theta import manifest, tracked, worktree
+from git_theta.depot import Depot
+from git_theta.errors import InputError, ManifestError, RepositoryError, ThetaError
+from git_theta.git import IndexEntry, Repository
+from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.tracked import Kind, TrackedFile
+from git_theta.worktree import Presence
+
+__all__ = ["Failure", "Plan", "Write", "carry_out", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A checkpoint that is to be written to `place`; an empty file has no manifest."""
+
+    path: bytes
+    place: Path
+    manifest: Manifest | None
+    executable: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the checkpoint."""
+        return self.manifest.size if self.manifest else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a file was left as it was."""
+
+    path: bytes
+    error: ThetaError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a checkout is to do, and what it already cannot."""
+
+    writes: list[Write]
+    failures: list[Failure]
+
+
+def plan(repository: Repository, rows: Sequence[IndexEntry], depot: Depot, *, named: bool, force: bool = False) -> Plan:
+    """What is to be written for these tracked files.
+
+    `named`: the user asked for these very files; otherwise only those are meant whose file is missing or a manifest.
+    Without `force`, a file that differs from the index is a failure. Raises SpaceError if the disk will not hold all.
+    """
+    made = Plan([], [])
+    found: dict[bytes, tuple[Path, Presence]] = {}
+    for row in rows:
+        with _collecting(made.failures, row.path):
+            place = worktree.locate(repository, row.path)
+            found[row.path] = place, worktree.look(place)
+    chosen = [row for row in rows if row.path in found and (named or _is_meant(row, found[row.path][1]))]
+    held = [row.path for row in chosen if found[row.path][1] is Presence.CONTENT]
+    changes = repository.changes(held) if held else {}
+    differing = {path for path in held if not changes.get(path, "..").endswith(".")}
+    rest = [row for row in chosen if row.path in differing or found[row.path][1] is not Presence.CONTENT]
+    for file in tracked.find(repository, rest):
+        with _collecting(made.failures, file.path):
+            place, presence = found[file.path]
+            if file.kind is Kind.PLAIN and not named:
+                continue
+            _check(file, place, presence, force=force)
+            if file.manifest:
+                worktree.check_objects(file.manifest, depot.store)
+            made.writes.append(Write(file.path, place, file.manifest, file.entry.mode == "100755"))
+    worktree.check_space([(write.place, write.size) for write in made.writes])
+    return made
+
+
+def carry_out(writes: Sequence[Write], depot: Depot, begin: Callable[[Write], Callable[[int], None]]) -> list[Failure]:
+    """Write the files one after another, each in threads; `begin` gives the function that is told of bytes written."""
+    failures: list[Failure] = []
+    for write in writes:
+        with _collecting(failures, write.path):
+            if write.manifest is None:
+                with worktree.replacing(write.place, worktree.file_mode(write.executable)):
+                    pass
+            else:
+                progress = begin(write)
+                worktree.put(write.manifest, write.place, depot, executable=write.executable, progress=progress)
+    return failures
+
+
+@contextmanager
+def _collecting(failures: list[Failure], path: bytes) -> Iterator[None]:
+    """Keep an error of one file for the end."""
+    try:
+        yield
+    except ThetaError as error:
+        failures.append(Failure(path, error))
+    except OSError as error:
+        failures.append(Failure(path, RepositoryError(f"it cannot be read or written ({error.strerror})")))
+
+
+def _is_meant(row: IndexEntry, presence: Presence) -> bool:
+    """Whether a file that was not named is waiting for its checkpoint; sparse checkouts stay sparse."""
+    return presence is Presence.MANIFEST or (presence is Presence.MISSING and not row.sparse)
+
+
+def _check(file: TrackedFile, place: Path, presence: Presence, *, force: bool) -> None:
+    """Raise unless the file can and may be written."""
+    if file.kind is Kind.INVALID:
+        raise ManifestError(file.problem)
+    if file.kind is Kind.PLAIN:
+        raise InputError("Git has it as it is, not as a manifest; run: git checkout -- PATH")
+    if force or presence is Presence.MISSING:
+        return
+    if presence is Presence.CONTENT or not _is_manifest_of(place, file):
+        raise InputError("it has changes that are not in the index; to overwrite them: git theta checkout --force PATH")
+
+
+def _is_manifest_of(place: Path, file: TrackedFile) -> bool:
+    with place.open("rb") as opened:
+        text = opened.read(MAX_MANIFEST_BYTES + 1)
+    try:
+        return manifest.parse(text) == file.manifest
+    except ManifestError:
+        return False

@@ -1,0 +1,106 @@
+"""What the commands print: tables on a terminal, aligned columns elsewhere, JSON, sizes, and progress on stderr.
+
+Names from a repository are shown by `names.shown` and `names.shown_path` before they come here; nothing is read as
+terminal markup.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from git_theta.names import shown_path
+
+__all__ = ["VERSION", "complain", "count", "object_counts", "print_json", "print_table", "progress", "quoted", "size"]
+
+VERSION = 1
+_GAP = "  "
+
+
+def size(size_bytes: int) -> str:
+    """A size as people read it: "1.9 MB", in powers of ten as disks are sold and models are published."""
+    value = float(size_bytes)
+    for unit in ("B", "KB", "MB", "GB", "TB", "PB"):
+        if value < 999.95 or unit == "PB":
+            break
+        value /= 1000
+    return f"{size_bytes} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun, "1 file" or "2,000 files"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def object_counts(objects: Mapping[str, int], missing: Mapping[str, int]) -> dict[str, object]:
+    """Objects as they stand in JSON; both are oid to size in bytes."""
+    return {
+        "count": len(objects),
+        "size_bytes": sum(objects.values()),
+        "missing": {"count": len(missing), "size_bytes": sum(missing.values())},
+    }
+
+
+def complain(path: bytes | str, message: object) -> None:
+    """One line on stderr about one file."""
+    sys.stderr.write(f"git-theta: {shown_path(path)}: {message}\n")
+
+
+def quoted(path: bytes) -> str:
+    """A path, from the worktree's root, as it can be typed into a shell there."""
+    return shlex.quote(shown_path(path))
+
+
+def print_json(document: Mapping[str, object]) -> None:
+    """One JSON document in ASCII, with the version of its shape (docs/reference/cli.md)."""
+    print(json.dumps({"version": VERSION, **document}, indent=2))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """The rows in columns, those of the indices in `right` to the right; headers are shown where there are any."""
+    if sys.stdout.isatty():
+        _print_rich(headers, rows, right)
+        return
+    table = [list(headers), *rows] if any(headers) else list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print(_GAP.join(cells).rstrip())
+
+
+def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD if any(headers) else None, show_header=any(headers), pad_edge=False)
+    for index, header in enumerate(headers):
+        table.add_column(Text(header), justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+@contextmanager
+def progress(total_bytes: int) -> Iterator[Callable[[str], Callable[[int], None]]]:
+    """A bar on stderr if that is a terminal: called with a label, it gives the function that takes bytes done."""
+    if not sys.stderr.isatty():
+        yield lambda label: lambda size_bytes: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total_bytes)
+
+        def begin(label: str) -> Callable[[int], None]:
+            bar.update(task, description=label)
+            return lambda size_bytes: bar.advance(task, size_bytes)
+
+        yield begin

@@ -1,0 +1,200 @@
+"""The worktree's side of a tracked file: what lies at its path, and the checkpoint put there.
+
+A file is written beside its place under a temporary name, verified, and renamed: whoever looks sees the old file or the
+new one. Nothing is ever written through a symbolic link.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError
+from git_theta.git import Repository
+from git_theta.manifest import Manifest, starts_like
+from git_theta.names import shown, shown_path
+from git_theta.store import STALE_TEMPORARY_S, Store, reporting_full_disk
+
+if TYPE_CHECKING:
+    from git_theta.depot import Depot
+
+__all__ = ["Presence", "check_objects", "check_space", "file_mode", "locate", "look", "put", "replacing", "settle"]
+
+_HEAD_BYTES = 64
+_LONGEST_NAME = 100
+_SUFFIX = re.compile(r"[0-9a-f]{16}\Z")
+
+
+class Presence(Enum):
+    """What lies at a tracked file's path."""
+
+    MISSING = "missing"
+    MANIFEST = "manifest"
+    CONTENT = "content"
+    OTHER = "other"  # a directory, a symbolic link, a device
+
+
+def look(path: Path) -> Presence:
+    """What lies at a path."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return Presence.MISSING
+    if not stat.S_ISREG(mode):
+        return Presence.OTHER
+    with path.open("rb") as file:
+        return Presence.MANIFEST if starts_like(file.read(_HEAD_BYTES)) else Presence.CONTENT
+
+
+def locate(repository: Repository, path: bytes) -> Path:
+    """Where a repository path's file lies or would lie; raises RepositoryError unless directories lead there."""
+    parts = os.fsdecode(path).split("/")
+    if any(part in ("", ".", "..") or part.lower() == ".git" for part in parts):
+        raise RepositoryError("its path in the index is none that Git makes; nothing is written there")
+    place = repository.top()
+    for part in parts[:-1]:
+        place /= part
+        # Git's own checkout looks and then writes, too: who may change the worktree meanwhile may do so anyway.
+        with suppress(FileNotFoundError):
+            mode = place.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                raise RepositoryError(f"'{shown_path(part)}' in its path is a symbolic link, which is never followed")
+            if not stat.S_ISDIR(mode):
+                raise RepositoryError(f"'{shown_path(part)}' in its path is not a directory; move it away")
+    place /= parts[-1]
+    if look(place) is Presence.OTHER:
+        raise RepositoryError("a symbolic link or directory lies at its path; move it away")
+    return place
+
+
+def check_objects(manifest: Manifest, store: Store) -> None:
+    """Raise MissingObjectError, naming the first parameter concerned, unless all objects of a manifest are here."""
+    missing = store.missing(manifest.objects())
+    if not missing:
+        return
+    for name, record in [("", manifest.layout), *manifest.parameters.items()]:
+        for step in record.store:
+            for piece in step.pieces:
+                if piece.oid in missing:
+                    what = f"parameter '{shown(name[:80])}'" if record is not manifest.layout else "the layout"
+                    raise MissingObjectError(
+                        f"{what} needs object {piece.oid}, which is not on this machine ({len(missing)} of "
+                        f"{len(manifest.objects())} objects are missing, {sum(missing.values())} bytes); "
+                        f"copy them from a clone that has them into {store.root / 'objects'}"
+                    )
+
+
+def check_space(writes: Sequence[tuple[Path, int]]) -> None:
+    """Raise SpaceError unless the disks hold these files (path, bytes), written in this order, each beside the old."""
+    needed: dict[int, int] = {}
+    grown: dict[int, int] = {}
+    folders: dict[int, Path] = {}
+    for path, size in writes:
+        folder = next(parent for parent in path.parents if parent.is_dir())
+        device = folder.stat().st_dev
+        folders.setdefault(device, folder)
+        needed[device] = max(needed.get(device, 0), grown.get(device, 0) + size)
+        grown[device] = grown.get(device, 0) + size - _freed(path)
+    for device, folder in folders.items():
+        free = shutil.disk_usage(folder).free
+        if needed[device] > free:
+            raise SpaceError(
+                f"{shown_path(str(folder))}: {needed[device]} bytes are needed and {free} are free; nothing was written"
+            )
+
+
+def _freed(path: Path) -> int:
+    """Bytes that come free when the file at a path is replaced."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    return status.st_size if status.st_nlink == 1 else 0
+
+
+def file_mode(executable: bool) -> int:
+    """The mode with which Git makes a file of the worktree, before the umask."""
+    return 0o777 if executable else 0o666
+
+
+def put(
+    manifest: Manifest,
+    path: Path,
+    depot: "Depot",
+    *,
+    executable: bool = False,
+    progress: Callable[[int], None] = lambda size_bytes: None,
+) -> None:
+    """Write the checkpoint of a manifest to `path`, which `locate` returned, and vouch for what was verified.
+
+    `progress` is told of bytes written, from several threads. Whatever is raised, the path keeps what it had.
+    """
+    # What a worktree only ever shows by its own name must not make the command that writes files slow to start.
+    from git_theta import rebuild
+
+    try:
+        layout = rebuild.read_layout(manifest, depot)
+        _sweep(path)
+        with replacing(path, file_mode(executable)) as fd:
+            rebuild.write(manifest, layout, depot, fd, progress=progress)
+    except DamagedObjectError as error:
+        raise DamagedObjectError(
+            f"{error}; remove it from {depot.store.root / 'objects'} and copy it from a clone where it is whole"
+        ) from error
+    depot.catalogue.vouch(manifest.records())
+
+
+@contextmanager
+def replacing(path: Path, mode: int) -> Iterator[int]:
+    """A new file, given by its descriptor, that takes the place of `path` if the block ends without an error.
+
+    `mode` goes through the umask. Missing directories are made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        with reporting_full_disk(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(_temporary_prefix(path) + secrets.token_hex(8))
+            fd = os.open(temporary, flags, mode)
+            try:
+                try:
+                    yield fd
+                finally:
+                    os.close(fd)
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    except PermissionError as error:
+        raise RepositoryError(f"{shown_path(str(path.parent))}: it cannot be written to ({error.strerror})") from error
+
+
+def _temporary_prefix(path: Path) -> str:
+    """The name with room for what comes after it: a name has at most 255 bytes, and a character up to four."""
+    name = path.name if len(os.fsencode(path.name)) <= _LONGEST_NAME else path.name[: _LONGEST_NAME // 4]
+    return f".{name}.git-theta-"
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left beside a path; a file younger than a day may belong to a running one."""
+    prefix = _temporary_prefix(path)
+    limit = time.time() - STALE_TEMPORARY_S
+    with suppress(OSError), os.scandir(path.parent) as found:
+        for item in found:
+            if item.name.startswith(prefix) and _SUFFIX.match(item.name, len(prefix)):
+                with suppress(OSError):
+                    if item.is_file(follow_symlinks=False) and item.stat().st_mtime < limit:
+                        Path(item.path).unlink()
+
+
+def settle(repository: Repository, paths: Sequence[bytes]) -> None:
+    """Tell Git that the files at these paths, just written, are what the index has, so that a status is quick."""
+    if paths:
+        repository.refresh(paths)
