@@ -4,9 +4,11 @@ Each value is read once, or twice if it is large and new, in threads; only value
 vouch for are stored. A few chunks per thread are in memory, whatever the size of the file.
 """
 
+import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from git_theta import layout as layouts
@@ -26,6 +28,7 @@ __all__ = ["Interrupted", "segment", "take", "whole_digest"]
 SMALL_BYTES = 2**16
 BUNDLE_BYTES = 32 * 2**20
 _BATCH = 256
+_BATCH_BYTES = 2 * 2**20
 
 
 class Interrupted(Exception):
@@ -43,8 +46,13 @@ def segment(source: Source) -> tuple[str, tuple[Span, ...]]:
             continue
         except (ThetaError, OSError, Interrupted):
             raise
-        except Exception:  # noqa: BLE001, S112  # no bug of a format, ours or a plugin's, keeps a file from being stored
-            continue
+        except Exception as error:  # noqa: BLE001  # no bug of a format, ours or a plugin's, keeps a file from being stored
+            logging.getLogger(__name__).warning(
+                "git-theta: format '%s' failed on a file (%s: %s); trying the next",
+                candidate.name,
+                type(error).__name__,
+                error,
+            )
     return "opaque", layouts.cover([], source.size)
 
 
@@ -133,28 +141,55 @@ class _Intake:
             for record in manifest.records()
         }
         self._here: dict[str, bool] = {}
+        self._payloads: dict[str, bytes] = {}
+        self._payload_bytes = 0
+        self._bundled: dict[str, tuple[Step, ...]] = {}
 
     def keep(self, values: Sequence[SourceValue], stop: threading.Event) -> list[_Kept]:
         """What became of each value; large ones begin first, so that no thread ends long after the others."""
-        small = [index for index, value in enumerate(values) if value.size < SMALL_BYTES]
         large = [index for index, value in enumerate(values) if value.size >= SMALL_BYTES]
         large.sort(key=lambda index: -values[index].size)
-        batches = [[index] for index in large]
-        batches += [small[start : start + _BATCH] for start in range(0, len(small), _BATCH)]
-        with ThreadPoolExecutor(self._depot.settings.thread_count) as pool:
-            futures = [pool.submit(self._keep_batch, [values[index] for index in batch]) for batch in batches]
+        batches = [[index] for index in large] + _small_batches(values)
+        kept: list[_Kept] = [_Kept("")] * len(values)
+        for batch, items in zip(batches, self._in_threads(values, batches, stop), strict=True):
+            for index, item in zip(batch, items, strict=True):
+                kept[index] = item if item.steps else self._bundle(item)
+        self._end_bundle()
+        return [item if item.steps else _Kept(item.digest, self._bundled[item.digest]) for item in kept]
+
+    def _in_threads(
+        self, values: Sequence[SourceValue], batches: Sequence[Sequence[int]], stop: threading.Event
+    ) -> Iterator[list[_Kept]]:
+        """What became of each batch, in order; a few are dealt with ahead, since what is to be bundled is in memory.
+
+        The first error of any batch, be it the last one, stops all of them and is raised.
+        """
+        errors: list[BaseException] = []
+
+        def keep(batch: Sequence[int]) -> list[_Kept]:
             try:
-                _wait(futures)
-            except BaseException:
+                return self._keep_batch([values[index] for index in batch])
+            except BaseException as error:
+                errors.append(error)
+                stop.set()
+                raise
+
+        threads = self._depot.settings.thread_count
+        waiting: deque[Future[list[_Kept]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for batch in batches:
+                    waiting.append(pool.submit(keep, batch))
+                    if len(waiting) > 4 * threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            except BaseException as error:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
+                if error in errors:
+                    raise errors[0] from None
                 raise
-        kept: list[_Kept] = [_Kept("")] * len(values)
-        for batch, future in zip(batches, futures, strict=True):
-            for index, item in zip(batch, future.result(), strict=True):
-                kept[index] = item
-        bundled = self._bundle(kept)
-        return [item if item.steps else _Kept(item.digest, bundled[item.digest]) for item in kept]
 
     def _keep_batch(self, values: Sequence[SourceValue]) -> list[_Kept]:
         kept = [self._keep(value) for value in values]
@@ -184,36 +219,40 @@ class _Intake:
             self._here[piece.oid] = self._depot.store.has(piece.oid, piece.size)
         return self._here[piece.oid]
 
-    def _bundle(self, kept: Iterable[_Kept]) -> dict[str, tuple[Step, ...]]:
-        """Write the payloads of small values as shared objects; the steps of each, by digest."""
-        payloads = {item.digest: item.payload for item in kept if not item.steps}
-        bundles: list[list[str]] = [[]]
-        room = limit = min(BUNDLE_BYTES, self._depot.settings.max_object_bytes)
-        for digest, payload in payloads.items():
-            if len(payload) > room:
-                bundles.append([])
-                room = limit
-            bundles[-1].append(digest)
-            room -= len(payload)
-        steps: dict[str, tuple[Step, ...]] = {}
-        for digests in bundles:
-            steps |= self._write_bundle({digest: payloads[digest] for digest in digests})
-        return steps
+    def _bundle(self, item: _Kept) -> _Kept:
+        """Put the payload of a small value among those of the next shared object; the item is left without it."""
+        if item.digest not in self._bundled and item.digest not in self._payloads:
+            limit = min(BUNDLE_BYTES, self._depot.settings.max_object_bytes)
+            if self._payload_bytes + len(item.payload) > limit:
+                self._end_bundle()
+            self._payloads[item.digest] = item.payload
+            self._payload_bytes += len(item.payload)
+        return _Kept(item.digest)
 
-    def _write_bundle(self, payloads: Mapping[str, bytes]) -> dict[str, tuple[Step, ...]]:
+    def _end_bundle(self) -> None:
+        """Write the shared object."""
         with self._depot.store.writer() as writer:
-            writer.write(b"".join(payloads.values()))
+            for payload in self._payloads.values():
+                writer.write(payload)
             pieces = writer.finish()
-        steps: dict[str, tuple[Step, ...]] = {}
         offset = 0
-        for digest, payload in payloads.items():
+        for digest, payload in self._payloads.items():
             held = (Piece(pieces[0].oid, pieces[0].size, offset, len(payload)),) if payload else ()
-            steps[digest] = (Step(DENSE.name, held),)
+            self._bundled[digest] = (Step(DENSE.name, held),)
             offset += len(payload)
-        return steps
+        self._payloads.clear()
+        self._payload_bytes = 0
 
 
-def _wait(futures: Sequence[Future[list[_Kept]]]) -> None:
-    """Wait for all, or raise the first error as soon as there is one."""
-    for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-        future.result()
+def _small_batches(values: Sequence[SourceValue]) -> list[list[int]]:
+    """The small values' indexes in order, so many together that a thread has something to do."""
+    batches: list[list[int]] = []
+    room = 0
+    for index, value in enumerate(values):
+        if value.size < SMALL_BYTES:
+            room -= value.size + _BATCH_BYTES // _BATCH
+            if room < 0:
+                batches.append([])
+                room = _BATCH_BYTES
+            batches[-1].append(index)
+    return batches

@@ -4,13 +4,17 @@ A plugin is code that a user installed with pip; nothing in a repository can bri
 """
 
 import functools
+import logging
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from git_theta.errors import ManifestError
 from git_theta.formats.base import Format
 from git_theta.updates.base import Update
 from git_theta.updates.dense import DENSE
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["FORMATS_GROUP", "UPDATES_GROUP", "formats", "update"]
 
@@ -30,12 +34,15 @@ def formats() -> Iterator[Format]:
     from git_theta.formats.torch_zip import FORMAT as torch_zip
 
     yield from (safetensors, torch_zip, torch_legacy, npz, npy)
-    yield from cast("dict[str, Format]", _installed(FORMATS_GROUP)).values()
+    for name in _installed(FORMATS_GROUP):
+        loaded = _load(FORMATS_GROUP, name)
+        if loaded is not None:
+            yield cast(Format, loaded)
 
 
 def update(name: str) -> Update:
     """The update of this name; raises ManifestError where none is installed."""
-    found = _BUILT_IN_UPDATES.get(name) or cast("dict[str, Update]", _installed(UPDATES_GROUP)).get(name)
+    found = _BUILT_IN_UPDATES.get(name) or cast("Update | None", _load(UPDATES_GROUP, name))
     if found is None:
         raise ManifestError(f"update '{name}' is not installed; update git-theta or install the package that brings it")
     return found
@@ -45,8 +52,25 @@ _BUILT_IN_UPDATES: Mapping[str, Update] = {DENSE.name: DENSE}
 
 
 @functools.cache
-def _installed(group: str) -> dict[str, object]:
-    """The plugins that installed packages name under an entry-point group, sorted by name."""
+def _installed(group: str) -> "dict[str, EntryPoint]":
+    """What installed packages name under an entry-point group, sorted by name."""
     from importlib.metadata import entry_points
 
-    return {point.name: point.load() for point in sorted(entry_points(group=group), key=lambda point: point.name)}
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}
+
+
+@functools.cache
+def _load(group: str, name: str) -> object | None:
+    """The plugin of this name; None where there is none, or where it cannot be loaded, which is logged."""
+    point = _installed(group).get(name)
+    try:
+        return None if point is None else point.load()
+    except Exception as error:  # noqa: BLE001  # a plugin may raise anything, and must not keep a file from being stored
+        logging.getLogger(__name__).warning(
+            "git-theta: plugin '%s' of %s cannot be loaded (%s: %s); going on without it",
+            name,
+            group,
+            type(error).__name__,
+            error,
+        )
+        return None
