@@ -7,12 +7,12 @@ committed before its path was tracked.
 import sys
 from collections.abc import Iterator
 
-from git_theta import manifest, rebuild
+from git_theta import manifest, rebuild, worktree
 from git_theta.depot import Depot
-from git_theta.drivers.clean import HELD_BYTES, spooled
+from git_theta.drivers.clean import is_too_long_to_hold, spooled
 from git_theta.drivers.meter import Meter
 from git_theta.errors import ManifestError
-from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.manifest import Manifest
 from git_theta.names import shown
 
 __all__ = ["Smudger"]
@@ -38,7 +38,7 @@ class Smudger:
         head = bytearray()
         for packet in packets:
             head += packet
-            if len(head) > (MAX_MANIFEST_BYTES if manifest.starts_like(head) else HELD_BYTES):
+            if is_too_long_to_hold(head):
                 return self._pass_through(bytes(head), packets)
         text = bytes(head)
         if not text and path in self._delayed:
@@ -61,11 +61,24 @@ class Smudger:
         return self._rebuilt(path, found)
 
     def available(self) -> list[str]:
-        """The delayed paths that Git may ask for now and has not been told of; empty when there are no more."""
-        paths, self._unannounced = self._unannounced, []
-        return paths
+        """The delayed paths that Git may ask for now and has not been told of; empty when there are no more.
+
+        Git gives up at the first file that fails. Those that are known to fail are kept back until it has the others.
+        """
+        fit = [path for path in self._unannounced if self._is_fit(self._delayed.get(path, b""))]
+        told = fit or self._unannounced
+        self._unannounced = [path for path in self._unannounced if path not in set(told)]
+        return told
+
+    def _is_fit(self, text: bytes) -> bool:
+        """Whether a checkpoint can be rebuilt, as far as a look at its manifest and the names of its objects tells."""
+        try:
+            return not self._depot.store.missing(manifest.parse(text).objects())
+        except ManifestError:
+            return False
 
     def _rebuilt(self, path: str, found: Manifest) -> Runs:
+        worktree.check_objects(found, self._depot.store)
         layout = rebuild.read_layout(found, self._depot)
         return self._metered(path, found, rebuild.runs(found, layout, self._depot))
 
