@@ -4,9 +4,15 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.repositories import CONFIG, Repo, environment, model
+
+# CI tries the same examples each time, so that it fails only for what a change did; elsewhere they are new each time.
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 def isolate(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

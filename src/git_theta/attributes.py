@@ -21,7 +21,7 @@ _MAX_LINE_BYTES = 2048  # Git 2.38.2 and later skip longer lines
 _BLANKS = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 
-_NEEDS_QUOTES = re.compile(rb'[\x00-\x20\x7f]|\A["#]')
+_NEEDS_QUOTES = re.compile(rb'[\x00-\x20\x7f]|\A(?:["#]|\xef\xbb\xbf)')
 _TO_ESCAPE = re.compile(rb'[\x00-\x1f\x7f"\\]')
 _ESCAPED = re.compile(rb"\\([0-3][0-7]{2}|.)", re.DOTALL)
 _ESCAPES = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
