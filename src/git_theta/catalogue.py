@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from git_theta import jsontext
 from git_theta.errors import ManifestError
-from git_theta.manifest import Record, Step, format_store, load_json, parse_store
+from git_theta.manifest import Record, Step, format_store, parse_store
 
 __all__ = ["Catalogue"]
 
@@ -62,7 +63,7 @@ class Catalogue:
 def _parse(text: object) -> tuple[Step, ...]:
     """The steps of a row; none where it is damaged."""
     try:
-        return parse_store(load_json(str(text).encode()), "the catalogue")
+        return parse_store(jsontext.parse(str(text).encode()), "the catalogue")
     except (ManifestError, ValueError):
         return ()
 

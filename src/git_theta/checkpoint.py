@@ -17,7 +17,7 @@ from git_theta.depot import Depot
 from git_theta.errors import ConfigError, DataError, FormatError, ManifestError, RepositoryError, ThetaError
 from git_theta.formats.base import HEAD_SIZE_BYTES, Span
 from git_theta.layout import Layout
-from git_theta.manifest import MAX_PIECES, Manifest, Piece, Record, Step
+from git_theta.manifest import MAX_PIECES, Manifest, Piece, Record, Step, is_word
 from git_theta.source import BytesSource, Source
 from git_theta.tensor import OPAQUE
 from git_theta.updates.dense import DENSE
@@ -31,7 +31,7 @@ _BATCH = 256
 _BATCH_BYTES = 2 * 2**20
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  # it says what happened; nothing went wrong
     """The caller set `stop` while a checkpoint was being taken in."""
 
 
@@ -40,7 +40,7 @@ def segment(source: Source) -> tuple[str, tuple[Span, ...]]:
     head = source.read(0, HEAD_SIZE_BYTES)
     for candidate in plugins.formats():
         try:
-            if candidate.accepts(head):
+            if is_word(candidate.name) and candidate.accepts(head):
                 return candidate.name, layouts.cover(candidate.spans(source), source.size)
         except FormatError:
             continue
@@ -66,14 +66,15 @@ def take(
 ) -> Manifest:
     """The manifest of a checkpoint, after storing what is new in it.
 
-    A value that stands in one of the `known` manifests keeps that record, if the catalogue vouches for it: equal content
-    has equal text. `progress` is told of bytes dealt with, from several threads. Raises ChangedError if the source
-    changed meanwhile, SpaceError on a full disk, and Interrupted once `stop` is set; objects already written stay, whole.
+    A value that stands in one of the `known` manifests keeps that record, if the catalogue vouches for it: equal
+    content has equal text. `progress` is told of bytes dealt with, from several threads. Raises ChangedError if the
+    source changed meanwhile, SpaceError on a full disk, and Interrupted once `stop` is set; objects already written
+    stay, whole.
     """
     if source.size > MAX_PIECES * depot.settings.max_object_bytes:
         raise ConfigError(
-            f"theta.maxObjectSize is {depot.settings.max_object_bytes}, which makes more than {MAX_PIECES} objects of a "
-            f"file of {source.size} bytes; set it to 1g"
+            f"theta.maxObjectSize is {depot.settings.max_object_bytes}, which makes more than {MAX_PIECES} objects of "
+            f"a file of {source.size} bytes; set it to 1g"
         )
     watched = _Watched(source, stop or threading.Event())
     name, spans = segment(watched)

@@ -5,6 +5,7 @@ indexes, worktrees and partial clones need no special case (docs/design/002-call
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ def run(
     except FileNotFoundError as error:
         raise RepositoryError("git is not on the PATH; install Git 2.25 or newer") from error
     if done.returncode not in accept:
-        words = [word for word in arguments[:4] if word != "--literal-pathspecs"]
-        raise RepositoryError(f"git {shown_path(' '.join(words[:3]))} failed: {_complaint(done.stderr, done.returncode)}")
+        words = " ".join([word for word in arguments[:4] if word != "--literal-pathspecs"][:3])
+        raise RepositoryError(f"git {shown_path(words)} failed: {_complaint(done.stderr, done.returncode)}")
     return done.stdout
 
 
@@ -83,7 +84,7 @@ class Repository:
         raise InputError(f"{shown_path(argument)}: it lies outside of the repository {shown_path(str(top))}")
 
     def git(self, *arguments: str, stdin: bytes = b"", accept: Sequence[int] = (0,)) -> bytes:
-        """`run` from the worktree's root, so that paths are the repository's; from the git directory where there is none."""
+        """`run` from the worktree's root, so that paths are the repository's; without one, from the git directory."""
         where = self.worktree or self.git_dir
         return run(["--literal-pathspecs", *arguments], cwd=where, stdin=stdin, accept=accept)
 
@@ -206,8 +207,9 @@ def blob_named(expression: str, cwd: Path) -> str | None:
 
 def discover(cwd: Path | None = None) -> Repository:
     """The repository around `cwd`; raises RepositoryError where there is none."""
-    output = run(["rev-parse", "--git-dir", "--git-common-dir", "--is-bare-repository"], cwd=cwd)
-    git_dir, common_dir, bare = os.fsdecode(output).split("\n")[:3]
+    output = run(["rev-parse", "--git-dir", "--is-bare-repository", "--git-common-dir"], cwd=cwd)
+    # A path may have any character in it, a newline too: what stands between the two paths parts them.
+    git_dir, bare, common_dir = re.split(r"\n(true|false)\n", os.fsdecode(output).removesuffix("\n"), maxsplit=1)
     start = (cwd or Path.cwd()).resolve()
     worktree = None
     if bare != "true":

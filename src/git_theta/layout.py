@@ -1,7 +1,7 @@
 """The layout: the ordered parts that a checkpoint file is the concatenation of.
 
-A part is a parameter's bytes, or skeleton: headers, pickles, archive directories, padding. The layout holds the skeleton
-bytes themselves, so a file is rebuilt from its layout and its parameters without knowing its format
+A part is a parameter's bytes, or skeleton: headers, pickles, archive directories, padding. The layout holds the
+skeleton bytes themselves, so a file is rebuilt from its layout and its parameters without knowing its format
 (docs/format.md, "Layout").
 """
 
@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from git_theta import jsontext
 from git_theta.errors import FormatError, ManifestError
 from git_theta.formats.base import MAX_SPANS, Span
-from git_theta.manifest import MAX_ITEMS, MAX_VIEWS, load_json
+from git_theta.jsontext import MAX_ITEMS
+from git_theta.manifest import MAX_VIEWS
 from git_theta.source import Source
 from git_theta.tensor import MAX_NAME_LENGTH, MAX_SIZE_BYTES, OPAQUE, are_counts, check_shape, is_dtype
 
@@ -138,7 +140,7 @@ def parse(data: bytes) -> Layout:
     """The layout that these bytes describe; raises ManifestError where they are no layout of this version."""
     line, newline, skeleton = data.partition(b"\n")
     try:
-        head = load_json(line)
+        head = jsontext.parse(line)
     except ValueError as error:
         raise ManifestError(f"layout: it is not JSON ({error})") from error
     if not newline or not isinstance(head, dict) or head.keys() != {_VERSION_KEY, "parts"}:

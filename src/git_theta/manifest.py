@@ -1,8 +1,8 @@
 """The manifest: the text that Git stores in place of a checkpoint (docs/format.md, "Manifest").
 
 Valid JSON in one canonical text, a line per parameter, so that equal content is equal text and `git log -p` reads well.
-A manifest may come from anyone: `parse` checks every type, length and cross-reference before anything is made of it, and
-nothing in one is ever a path, a commit or code.
+A manifest may come from anyone: `parse` checks every type, length and cross-reference before anything is made of it,
+and nothing in one is ever a path, a commit or code.
 """
 
 import json
@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from git_theta import jsontext
 from git_theta.errors import FormatError, ManifestError
 from git_theta.names import shown
 from git_theta.tensor import DTYPES, MAX_NAME_LENGTH, MAX_SIZE_BYTES, OPAQUE, View, check_shape, is_dtype, nbytes
 
 __all__ = [
-    "MAX_ITEMS",
     "MAX_MANIFEST_BYTES",
     "MAX_PIECES",
     "MAX_VIEWS",
@@ -26,7 +26,7 @@ __all__ = [
     "format",
     "format_store",
     "has_conflict_markers",
-    "load_json",
+    "is_word",
     "looks_like",
     "parse",
     "parse_store",
@@ -41,11 +41,9 @@ MAX_PARAMETERS = 1_000_000
 MAX_STEPS = 16
 MAX_PIECES = 65_536
 MAX_VIEWS = 65_536
-MAX_ITEMS = 8_000_000
 
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
-_BLOCK_BYTES = 2**20
 _MARKER = re.compile(rb"^(<{7}|={7}|>{7}|\|{7})( |\r?$)", re.MULTILINE)
 _OURS = re.compile(rb'"git-theta"\s*:|"digest"\s*:\s*"[0-9a-f]{64}"')
 
@@ -210,7 +208,7 @@ def parse(text: bytes) -> Manifest:
     if len(text) > MAX_MANIFEST_BYTES:
         raise ManifestError(f"it is {len(text)} bytes, and a manifest has at most {MAX_MANIFEST_BYTES}")
     try:
-        root = load_json(text)
+        root = jsontext.parse(text)
     except ValueError as error:
         raise ManifestError(f"it is not JSON: {error}") from error
     if not isinstance(root, dict) or "git-theta" not in root:
@@ -238,42 +236,6 @@ def parse(text: bytes) -> Manifest:
         layout,
         records,
     )
-
-
-def load_json(text: bytes) -> object:
-    """The value of a JSON text from anyone; raises ValueError, in one line, unless it can be had in bounded memory.
-
-    Refuses what readers of JSON do not agree on, a key that stands twice and text that is not UTF-8, and more than
-    MAX_ITEMS items and keys: an empty list is three bytes of text and eighty of memory.
-    """
-    if _count_marks(text) > MAX_ITEMS and not _has_few_items(text):
-        raise ValueError(f"it has more than {MAX_ITEMS} items")
-    try:
-        return json.loads(text.decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(shown(str(error)[:100])) from error
-
-
-def _count_marks(text: bytes) -> int:
-    return sum(map(text.count, (b",", b":", b"[", b"{")))
-
-
-def _has_few_items(text: bytes) -> bool:
-    """Whether at most MAX_ITEMS of the marks before an item stand outside of strings."""
-    text = text.replace(rb"\\", b"").replace(rb"\"", b"")
-    quotes = items = 0
-    for start in range(0, len(text), _BLOCK_BYTES):
-        runs = text[start : start + _BLOCK_BYTES].split(b'"')
-        items += _count_marks(b"".join(runs[quotes % 2 :: 2]))
-        quotes += len(runs) - 1
-    return items <= MAX_ITEMS
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return made
 
 
 def _expect_keys(row: Mapping[str, object], where: str, *required: str, optional: Sequence[str] = ()) -> None:
@@ -378,8 +340,13 @@ def _hex(value: object, what: str) -> str:
     return value
 
 
+def is_word(value: object) -> bool:
+    """Whether a format or an update may have this name."""
+    return type(value) is str and _WORD.match(value) is not None
+
+
 def _word(value: object, what: str) -> str:
-    if type(value) is not str or not _WORD.match(value):
+    if type(value) is not str or not is_word(value):
         raise ManifestError(f"{what} is not a lower-case word of at most 32 characters: {_got(value)}")
     return value
 

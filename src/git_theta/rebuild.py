@@ -1,8 +1,8 @@
 """Rebuilding a checkpoint: a manifest and objects become the file again, byte for byte.
 
 No format is needed: the layout says which parts to put one after another. `runs` gives the bytes in order, for a pipe;
-`write` fills a file in any order, in threads. Every value is hashed on the way; bytes may have been given out before the
-digest of their value is known, so nothing may be used before the end was reached without an error.
+`write` fills a file in any order, in threads. Every value is hashed on the way; bytes may have been given out before
+the digest of their value is known, so nothing may be used before the end was reached without an error.
 """
 
 import os

@@ -1,8 +1,8 @@
 """The object store: immutable files named by the SHA-256 of their bytes, in the layout of Git LFS.
 
 Objects lie at `<git common dir>/theta/objects/ab/cd/<oid>`. An object is written to a temporary file and renamed into
-place, never edited: a reader, a `git lfs push` or a hard link of git-lfs' file:// agent sees all of it or none. A process
-that is killed leaves a file under `theta/tmp`, which a later one removes.
+place, never edited: a reader, a `git lfs push` or a hard link of git-lfs' file:// agent sees all of it or none. A
+process that is killed leaves a file under `theta/tmp`, which a later one removes.
 """
 
 import contextlib

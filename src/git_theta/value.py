@@ -140,9 +140,9 @@ def encode_small(value: HeldValue, *, compress: bool) -> bytes:
 def runs(record: Record, store: Store) -> Iterator[bytes | memoryview]:
     """The bytes of a record's value, in runs that are not written to again.
 
-    The last run is given before the digest is known: only when the iterator ends without an error are the bytes the true
-    ones. Raises MissingObjectError, DamagedObjectError (which name the object), or ManifestError for an unknown update,
-    be it in a step that this value does not need, or for one that is said to build on others.
+    The last run is given before the digest is known: only when the iterator ends without an error are the bytes the
+    true ones. Raises MissingObjectError, DamagedObjectError (which name the object), or ManifestError for an unknown
+    update, be it in a step that this value does not need, or for one that is said to build on others.
     """
     *_, decode = (plugins.update(step.update).decode for step in record.store)
     step = record.store[-1]

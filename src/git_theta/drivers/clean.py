@@ -1,10 +1,11 @@
 """Clean: what Git pipes in becomes the manifest that it stores (design.md, "The way of the data").
 
-Git nearly always pipes the file that lies at the path in the worktree. That file is taken in by threads while the pipe is
-drained and compared with it: no copy is made. Where they differ (`hash-object --stdin --path`, a renormalising merge),
-the pipe is written to a temporary file and that is taken in.
+Git nearly always pipes the file that lies at the path in the worktree. That file is taken in by threads while the pipe
+is drained and compared with it: no copy is made. Where they differ (`hash-object --stdin --path`, a renormalising
+merge), the pipe is written to a temporary file and that is taken in.
 """
 
+import itertools
 import os
 import stat
 import sys
@@ -141,18 +142,14 @@ def _compare(source: FileSource, head: bytes, packets: Iterator[bytes]) -> tuple
     """How many bytes of the pipe equal the source's, and the run that first differs; None if nothing does."""
     offset = base = 0
     block = b""
-    for run in _chain(head, packets):
+    # Not a generator's `yield from`: what is left of the packets is read later, and a generator that goes closes them.
+    for run in itertools.chain([head], packets):
         if not base <= offset <= offset + len(run) <= base + len(block):
             base, block = offset, source.read(offset, max(_BLOCK_BYTES, len(run)))
         if block[offset - base : offset - base + len(run)] != run:
             return offset, run
         offset += len(run)
     return (offset, None) if offset == source.size else (offset, b"")
-
-
-def _chain(head: bytes, packets: Iterator[bytes]) -> Iterator[bytes]:
-    yield head
-    yield from packets
 
 
 def _copied(source: FileSource, size: int, unequal: bytes) -> Iterator[bytes]:

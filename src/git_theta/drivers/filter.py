@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from git_theta.drivers.pktline import PacketReader, PacketWriter
 from git_theta.errors import EXIT_BUG, RepositoryError, ThetaError
-from git_theta.names import shown
+from git_theta.names import shown, shown_path
 
 if TYPE_CHECKING:
     from git_theta.drivers.clean import Cleaner
@@ -125,7 +125,7 @@ def _serve(request: dict[str, str], session: _Session, reader: PacketReader, wri
         writer.lines([])
         return
     except ThetaError as error:
-        sys.stderr.write(f"git-theta: {shown(path)}: {error}\n")
+        sys.stderr.write(f"git-theta: {shown(path)}: {shown_path(str(error))}\n")
     except (EOFError, BrokenPipeError):
         raise
     except Exception:  # noqa: BLE001  # a bug must fail this file alone, with something to report

@@ -1,7 +1,7 @@
 """Git's packet lines, as the long-running filter protocol uses them.
 
-Source: gitprotocol-common(5), "pkt-line Format": four hex digits give the packet's length including themselves; 0000 is a
-flush. gitattributes(5), "Long Running Filter Process": a packet carries at most 65516 bytes.
+Source: gitprotocol-common(5), "pkt-line Format": four hex digits give the packet's length including themselves; 0000 is
+a flush. gitattributes(5), "Long Running Filter Process": a packet carries at most 65516 bytes.
 """
 
 import os

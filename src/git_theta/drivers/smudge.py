@@ -11,7 +11,8 @@ from git_theta import manifest, rebuild, worktree
 from git_theta.depot import Depot
 from git_theta.drivers.clean import is_too_long_to_hold, spooled
 from git_theta.drivers.meter import Meter
-from git_theta.errors import ManifestError
+from git_theta.errors import ManifestError, ThetaError
+from git_theta.layout import Layout
 from git_theta.manifest import Manifest
 from git_theta.names import shown
 
@@ -65,22 +66,29 @@ class Smudger:
 
         Git gives up at the first file that fails. Those that are known to fail are kept back until it has the others.
         """
-        fit = [path for path in self._unannounced if self._is_fit(self._delayed.get(path, b""))]
-        told = fit or self._unannounced
-        self._unannounced = [path for path in self._unannounced if path not in set(told)]
-        return told
+        paths, self._unannounced = self._unannounced, []
+        if len(paths) < 2:
+            return paths
+        fit = {path for path in paths if self._is_fit(self._delayed.get(path, b""))}
+        if fit:
+            self._unannounced = [path for path in paths if path not in fit]
+        return [path for path in paths if path in fit] or paths
 
     def _is_fit(self, text: bytes) -> bool:
-        """Whether a checkpoint can be rebuilt, as far as a look at its manifest and the names of its objects tells."""
+        """Whether a checkpoint can be rebuilt, as far as its manifest, its layout and the names of its objects tell."""
         try:
-            return not self._depot.store.missing(manifest.parse(text).objects())
-        except ManifestError:
+            self._layout(_parse(text))
+        except ThetaError:
             return False
+        return True
+
+    def _layout(self, found: Manifest) -> Layout:
+        worktree.check_objects(found, self._depot.store)
+        return rebuild.read_layout(found, self._depot)
 
     def _rebuilt(self, path: str, found: Manifest) -> Runs:
-        worktree.check_objects(found, self._depot.store)
-        layout = rebuild.read_layout(found, self._depot)
-        return self._metered(path, found, rebuild.runs(found, layout, self._depot))
+        runs = rebuild.runs(found, self._layout(found), self._depot)
+        return self._metered(path, found, runs)
 
     def _metered(self, path: str, found: Manifest, runs: Runs) -> Runs:
         with Meter(shown(path), found.size) as meter:

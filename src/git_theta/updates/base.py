@@ -1,7 +1,7 @@
 """The interface of an update: how a value's bytes become a payload, and a payload the value's bytes again.
 
-An update is pure and exact: `decode` gives back every bit that `encode` was given, on any machine. The core compares and
-keeps a payload only if it is equal and smaller; bytes that do not match their digest are damage, never a fallback.
+An update is pure and exact: `decode` gives back every bit that `encode` was given, on any machine. The core compares
+and keeps a payload only if it is equal and smaller; bytes that do not match their digest are damage, never a fallback.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class Value(Protocol):
         ...
 
     def chunks(self) -> Iterator[memoryview]:
-        """The bytes in order, in chunks of CHUNK_BYTES (the last may be shorter), each valid until the next is taken."""
+        """The bytes in order, in chunks of CHUNK_BYTES (the last is shorter), each valid until the next is taken."""
         ...
 
 

@@ -2,8 +2,9 @@
 
 Floats of trained models have nearly random mantissas and few exponents. A word is rotated left by one bit, so that the
 exponent fills its top byte and the sign joins the mantissa; the bytes of equal rank are gathered in planes, and each
-plane that shrinks is compressed by zstd (the idea of ZipNN, arXiv:2411.05239; the figures are in docs/design/003-dense.md).
-A payload as long as its value is the value itself, so that an object can hold a tensor's raw bytes.
+plane that shrinks is compressed by zstd (the idea of ZipNN, arXiv:2411.05239; the figures are in
+docs/design/003-dense.md). A payload as long as its value is the value itself, so that an object can hold a tensor's raw
+bytes.
 """
 
 import struct
