@@ -1,0 +1,71 @@
+"""Settings: what `git config` says, what it may say, and what the environment says over it."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from git_theta.config import GIB, Settings, read_settings
+from git_theta.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        ({}, Settings()),
+        ({"theta.unknown": "x", "core.bare": None}, Settings()),
+        ({"theta.compression": "none"}, Settings(compression="none")),
+        ({"theta.maxobjectsize": "65536"}, Settings(max_object_bytes=65536)),
+        ({"theta.maxobjectsize": "512m"}, Settings(max_object_bytes=GIB // 2)),
+        ({"theta.maxobjectsize": "2G"}, Settings(max_object_bytes=2 * GIB)),
+        ({"theta.maxobjectsize": "1t", "theta.threads": "8"}, Settings(max_object_bytes=1024 * GIB, threads=8)),
+        ({"theta.smudgelimit": "0"}, Settings()),
+        ({"theta.skipsmudge": None}, Settings(skip_smudge=True)),
+        ({"theta.skipsmudge": ""}, Settings(skip_smudge=False)),
+        ({"theta.skipsmudge": "Yes", "theta.fsync": "ON"}, Settings(skip_smudge=True, fsync=True)),
+        ({"theta.skipsmudge": "off", "theta.fsync": "0"}, Settings()),
+    ],
+    ids=str,
+)
+def test_settings_are_read(config: Mapping[str, str | None], settings: Settings) -> None:
+    assert read_settings(config, {}) == settings
+
+
+@pytest.mark.parametrize(
+    ("value", "skip"),
+    [("1", True), ("true", True), ("True", True), ("0", False), ("False", False), ("no", False), ("", False)],
+)
+@pytest.mark.parametrize("configured", ["true", "false"])
+def test_the_environment_goes_before_the_configuration(value: str, skip: bool, configured: str) -> None:
+    settings = read_settings({"theta.skipsmudge": configured}, {"GIT_THETA_SKIP_SMUDGE": value})
+    assert settings.skip_smudge is skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("theta.compression", value) for value in ("zip", "AUTO", "", None)),
+        *(("theta.maxObjectSize", value) for value in ("64", "65535", "-1", "1.5g", "1gb", " 1g", "g", "", None)),
+        *(("theta.maxObjectSize", value) for value in ("9" * 16, "9" * 15 + "t", "0x10000", "٣٣٣٣٣٣")),
+        *(("theta.threads", value) for value in ("-1", "257", "1k", "many", None)),
+        *(("theta.smudgeLimit", value) for value in ("-1", "half", "1e9")),
+        *(("theta.skipSmudge", value) for value in ("2", "maybe", " ", "true\x1b[31m")),
+        ("theta.fsync", "y"),
+    ],
+)
+def test_a_value_that_means_nothing_is_named(key: str, value: str | None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_settings({key.lower(): value}, {})
+    assert key in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_an_environment_variable_that_means_nothing_is_named() -> None:
+    with pytest.raises(ConfigError, match="GIT_THETA_SKIP_SMUDGE"):
+        read_settings({}, {"GIT_THETA_SKIP_SMUDGE": "perhaps"})
+
+
+def test_what_is_not_set_follows_the_machine() -> None:
+    assert 1 <= Settings().thread_count <= 8
+    assert Settings(threads=32).thread_count == 32
+    assert Settings().smudge_limit > 0
+    assert Settings(smudge_limit_bytes=7).smudge_limit == 7

@@ -1,0 +1,254 @@
+"""A value on its way in and out: what is stored is what was hashed, and what comes back is that or an error."""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from git_theta import value
+from git_theta.depot import Depot
+from git_theta.errors import ChangedError, DamagedObjectError, ManifestError, MissingObjectError
+from git_theta.manifest import Piece, Record, Step
+from git_theta.source import BytesSource
+from git_theta.updates.dense import DENSE
+from git_theta.value import BUFFERED_BYTES, SourceValue
+from tests.checkpoints import brain_weights, leftovers, noise, objects, opened, put, record, weights
+
+MIB = 2**20
+
+
+@pytest.fixture
+def depot(tmp_path: Path) -> Iterator[Depot]:
+    with opened(tmp_path) as depot:
+        yield depot
+
+
+def _value(data: bytes, dtype: str = "F32") -> SourceValue:
+    """The value in the middle of a source."""
+    return SourceValue(BytesSource(b"before" + data + b"behind"), 6, len(data), dtype, (len(data) // 4,))
+
+
+def _bytes(record: Record, depot: Depot) -> bytes:
+    return b"".join(value.runs(record, depot.store))
+
+
+@pytest.mark.parametrize("compress", [True, False], ids=["coded", "raw"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"a", noise(4097), weights(50_000), noise(3 * MIB + 1), weights(BUFFERED_BYTES // 4), weights(5 * MIB)],
+    ids=["nothing", "byte", "small", "weights", "noise", "16 MiB", "above 16 MiB"],
+)
+def test_a_value_comes_back(depot: Depot, data: bytes, compress: bool) -> None:
+    digest, held = value.digest_of(_value(data))
+    assert digest == blake3(data).hexdigest()
+    assert held.size == len(data)
+    assert (held.read(5, 7), held.read(max(0, len(data) - 3), 9)) == (data[5:12], data[-3:])
+    steps = value.store_value(held, digest, depot.store, compress=compress)
+    made = Record("F32", (len(data) // 4,), len(data), digest, steps)
+    assert _bytes(made, depot) == data
+    assert [step.update for step in steps] == ["dense"]
+    assert (steps[0].size < len(data)) == (compress and data[:4] == weights(1))
+    assert leftovers(depot.store.root) == []
+
+
+@pytest.mark.parametrize("compress", [True, False], ids=["coded", "raw"])
+@pytest.mark.parametrize(
+    "data", [b"", b"abc", noise(60_000), brain_weights(30_000)], ids=["none", "3", "noise", "weights"]
+)
+def test_a_small_value_is_a_payload_that_is_not_longer(depot: Depot, data: bytes, compress: bool) -> None:
+    digest, held = value.digest_of(_value(data, "BF16"))
+    assert isinstance(held, value.HeldValue)
+    payload = value.encode_small(held, compress=compress)
+    assert len(payload) <= len(data)
+    assert compress or payload == data
+    assert _bytes(record(depot, data, payload, digest=digest), depot) == data
+
+
+def test_a_thread_holds_one_value_at_a_time() -> None:
+    """The buffer is used again: what was held must be done with when the next value is asked for."""
+    _, first = value.digest_of(_value(weights(10_000, 1)))
+    assert first.read(0, 40_000) == weights(10_000, 1)
+    _, second = value.digest_of(_value(weights(10_000, 2)))
+    assert second.read(0, 40_000) == weights(10_000, 2)
+    assert first.read(0, 40_000) == weights(10_000, 2)
+
+
+@dataclass
+class _Changing:
+    """A source whose bytes are others from the `after`-th read on."""
+
+    before: bytes
+    behind: bytes
+    after: int
+    reads: int = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.before)
+
+    def read(self, offset: int, size: int) -> bytes:
+        self.reads += 1
+        return (self.before if self.reads <= self.after else self.behind)[offset : offset + size]
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = self.read(offset, len(buffer))
+
+
+@pytest.mark.parametrize("after", range(1, 25, 4), ids=lambda after: f"after {after} reads")
+@pytest.mark.parametrize("compress", [True, False], ids=["coded", "raw"])
+@pytest.mark.parametrize("data", [weights(5 * MIB), noise(20 * MIB)], ids=["weights", "noise"])
+def test_a_value_that_changes_between_hashing_and_coding_is_not_stored(
+    depot: Depot, data: bytes, compress: bool, after: int
+) -> None:
+    other = bytearray(data)
+    other[-1] ^= 1
+    source = _Changing(data, bytes(other), 10 + after)
+    digest, held = value.digest_of(SourceValue(source, 0, len(data), "F32", (len(data) // 4,)))
+    try:
+        steps = value.store_value(held, digest, depot.store, compress=compress)
+    except ChangedError:
+        assert objects(depot.store.root) == {}
+    else:  # its last byte was read before it changed
+        assert _bytes(Record("F32", (len(data) // 4,), len(data), digest, steps), depot) in (data, bytes(other))
+    assert leftovers(depot.store.root) == []
+
+
+def test_the_error_of_a_value_that_changed_says_so(depot: Depot) -> None:
+    data = noise(20 * MIB)
+    source = _Changing(data, bytes(len(data)), 10)
+    digest, held = value.digest_of(SourceValue(source, 0, len(data), "U8", (len(data),)))
+    assert source.reads == 10
+    with pytest.raises(ChangedError, match="written to while it was read"):
+        value.store_value(held, digest, depot.store, compress=True)
+    assert objects(depot.store.root) == {}
+
+
+def _flip(path: Path, at: int) -> None:
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+def _truncate(path: Path, size: int) -> None:
+    path.chmod(0o644)
+    os.truncate(path, size)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        *(
+            pytest.param(
+                lambda path, at=at: _flip(path, at % path.stat().st_size), DamagedObjectError, id=f"bit at {at}"
+            )
+            for at in [0, 1, 4, 5, 6, 7, 8, 11, 12, *random.Random(0).sample(range(100_000), 12), -1]
+        ),
+        pytest.param(lambda path: _truncate(path, 0), DamagedObjectError, id="emptied"),
+        pytest.param(lambda path: _truncate(path, path.stat().st_size - 1), DamagedObjectError, id="a byte short"),
+        pytest.param(lambda path: _truncate(path, path.stat().st_size + 1), DamagedObjectError, id="a byte long"),
+        pytest.param(Path.unlink, MissingObjectError, id="gone"),
+    ],
+)
+@pytest.mark.parametrize("compress", [True, False], ids=["coded", "raw"])
+def test_the_damaged_object_is_named(
+    depot: Depot, damage: Callable[[Path], None], error: type[Exception], compress: bool
+) -> None:
+    data = weights(40_000)
+    digest, held = value.digest_of(_value(data))
+    steps = value.store_value(held, digest, depot.store, compress=compress)
+    oid = steps[0].pieces[0].oid
+    made = Record("F32", (40_000,), len(data), digest, steps)
+    assert _bytes(made, depot) == data
+    damage(depot.store.path(oid))
+    with pytest.raises(error, match=oid):
+        _bytes(made, depot)
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2], ids=["first", "second", "third"])
+@pytest.mark.parametrize("gone", [False, True], ids=["damaged", "gone"])
+def test_of_several_objects_the_right_one_is_named(depot: Depot, broken: int, gone: bool) -> None:
+    data = noise(90_000)
+    pieces = tuple(put(depot, data[start : start + 30_000])[0] for start in (0, 30_000, 60_000))
+    made = record(depot, data, store=(Step("dense", pieces),))
+    path = depot.store.path(pieces[broken].oid)
+    if gone:
+        path.unlink()
+    else:
+        _flip(path, 7)
+    with pytest.raises(MissingObjectError if gone else DamagedObjectError, match=pieces[broken].oid):
+        _bytes(made, depot)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        pytest.param(lambda made: replace(made, digest="0" * 64), id="another digest"),
+        pytest.param(lambda made: replace(made, size=made.size + 1), id="a byte more"),
+        pytest.param(lambda made: replace(made, size=made.size - 1), id="a byte less"),
+        pytest.param(lambda made: replace(made, size=0), id="no bytes"),
+        pytest.param(lambda made: replace(made, size=2**63 - 1), id="2**63 - 1 bytes"),
+        pytest.param(
+            lambda made: _with_pieces(made, lambda piece: replace(piece, length=piece.length - 1)), id="shorter"
+        ),
+        pytest.param(lambda made: _with_pieces(made, lambda piece: replace(piece, length=0)), id="empty piece"),
+        pytest.param(
+            lambda made: _with_pieces(made, lambda piece: replace(piece, offset=1, length=piece.length - 1)), id="later"
+        ),
+        pytest.param(
+            lambda made: _with_pieces(made, lambda piece: replace(piece, size=piece.size + 1)), id="another object size"
+        ),
+        pytest.param(lambda made: replace(made, store=(Step("dense", ()),)), id="no pieces"),
+        pytest.param(lambda made: replace(made, store=(Step("dense", made.store[0].pieces * 3),)), id="three times"),
+    ],
+)
+def test_a_manifest_that_is_wrong_about_whole_objects_is_blamed(depot: Depot, lie: Callable[[Record], Record]) -> None:
+    data = weights(40_000)
+    digest, held = value.digest_of(_value(data))
+    steps = value.store_value(held, digest, depot.store, compress=True)
+    made = Record("F32", (40_000,), len(data), digest, steps)
+    with pytest.raises(DamagedObjectError, match="manifest is wrong") as caught:
+        _bytes(lie(made), depot)
+    assert str(caught.value).isprintable()
+
+
+def _with_pieces(made: Record, change: Callable[[Piece], Piece]) -> Record:
+    return replace(made, store=(Step("dense", tuple(change(piece) for piece in made.store[0].pieces)),))
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        pytest.param((Step("delta", ()),), id="the only one"),
+        pytest.param((Step("dense", ()), Step("delta", (), (0,))), id="the last one"),
+        pytest.param((Step("delta", ()), Step("dense", (), ())), id="the first one"),
+    ],
+)
+def test_an_update_that_is_not_installed_is_named(depot: Depot, store: tuple[Step, ...]) -> None:
+    with pytest.raises(ManifestError, match="'delta' is not installed"):
+        _bytes(record(depot, b"", store=store), depot)
+
+
+def test_dense_builds_on_nothing(depot: Depot) -> None:
+    made = record(depot, b"abc")
+    chained = replace(made, store=(Step("dense", ()), replace(made.store[0], bases=(0,))))
+    with pytest.raises(ManifestError, match="dense"):
+        _bytes(chained, depot)
+    assert _bytes(replace(made, store=(Step("dense", ()), replace(made.store[0], bases=()))), depot) == b"abc"
+
+
+def test_what_expands_is_given_up_at_the_size_of_its_value(depot: Depot) -> None:
+    """Frames of 2 MiB of zeros are 100 bytes each: the payload of a TiB would be small, and the value is not."""
+    frame = DENSE.encode(SourceValue(BytesSource(bytes(2 * MIB)), 0, 2 * MIB, "U8", (2 * MIB,)))
+    assert frame is not None
+    made = record(depot, bytes(3 * MIB), b"".join(frame) * 500)
+    given: list[int] = []
+    with pytest.raises(DamagedObjectError, match="manifest is wrong"):
+        given.extend(map(len, value.runs(made, depot.store)))
+    assert sum(given) <= made.size
