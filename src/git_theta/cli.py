@@ -22,9 +22,13 @@ EXIT_PIPE = 128 + 13  # SIGPIPE, which Windows has not
 _VERBS = {
     "checkout": "checkout",
     "completion": "completion",
+    "fetch": "fetch",
     "info": "info",
     "install": "install",
     "ls-files": "ls_files",
+    "pre-push": "pre_push",
+    "pull": "pull",
+    "push": "push",
     "status": "status",
     "track": "track",
     "uninstall": "uninstall",

@@ -6,7 +6,8 @@ indexes, worktrees and partial clones need no special case (docs/design/002-call
 
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,22 @@ MAX_ARGUMENTS = 256
 
 
 def run(
-    arguments: Sequence[str], *, cwd: Path | None = None, stdin: bytes = b"", accept: Sequence[int] = (0,)
+    arguments: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    accept: Sequence[int] = (0,),
+    environ: Mapping[str, str] | None = None,
 ) -> bytes:
-    """What `git <arguments>` prints; raises RepositoryError with Git's own last line unless it exits with `accept`."""
+    """What `git <arguments>` prints; raises RepositoryError with Git's own line unless it exits with `accept`.
+
+    `environ` is added to this process's environment.
+    """
+    variables = None if environ is None else {**os.environ, **environ}
     try:
-        done = subprocess.run(["git", *arguments], cwd=cwd, input=stdin, capture_output=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=cwd, input=stdin, capture_output=True, check=False, env=variables
+        )
     except FileNotFoundError as error:
         raise RepositoryError("git is not on the PATH; install Git 2.25 or newer") from error
     if done.returncode not in accept:
@@ -66,6 +78,11 @@ class Repository:
         """Where Git-Theta keeps its objects and its catalogue."""
         return self.common_dir / "theta"
 
+    @property
+    def base(self) -> Path:
+        """Where Git is started: the worktree's root, or the repository itself where it is bare."""
+        return self.worktree or self.git_dir
+
     def top(self) -> Path:
         """The worktree's root; raises RepositoryError in a bare repository."""
         if self.worktree is None:
@@ -84,7 +101,7 @@ class Repository:
 
     def git(self, *arguments: str, stdin: bytes = b"", accept: Sequence[int] = (0,)) -> bytes:
         """`run` from the worktree's root, so that paths are the repository's."""
-        return run(["--literal-pathspecs", *arguments], cwd=self.worktree, stdin=stdin, accept=accept)
+        return run(["--literal-pathspecs", *arguments], cwd=self.base, stdin=stdin, accept=accept)
 
     def config(self, prefix: str) -> dict[str, str | None]:
         """Every setting below `prefix` ("theta"), keys in lower case; the last value wins, None means no "="."""
@@ -182,6 +199,50 @@ class Repository:
             contents[oid] = output[end + 1 : end + 1 + size]
             start = end + 2 + size
         return contents
+
+    def stream_blobs(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Each blob and its content, one after another; raises RepositoryError for one that is not here."""
+        asked = "".join(f"{oid}\n" for oid in oids).encode()
+        with tempfile.TemporaryFile() as listing:
+            listing.write(asked)
+            listing.seek(0)
+            with subprocess.Popen(
+                ["git", "cat-file", "--batch"],
+                cwd=self.base,
+                stdin=listing,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            ) as process:
+                assert process.stdout is not None  # noqa: S101  # it was asked for
+                for oid in oids:
+                    head = process.stdout.readline().split(b" ")
+                    if len(head) != 3:
+                        raise RepositoryError(f"object {oid} cannot be read; run: git fsck")
+                    content = process.stdout.read(int(head[2]))
+                    process.stdout.read(1)
+                    yield oid, content
+
+    def existing(self, oids: Sequence[str]) -> list[str]:
+        """Those of the objects that are here."""
+        asked = "".join(f"{oid}\n" for oid in oids).encode()
+        rows = self.git("cat-file", "--batch-check", stdin=asked).decode().splitlines() if oids else []
+        return [row.split(" ")[0] for row in rows if not row.endswith(" missing")]
+
+    def remotes(self) -> list[str]:
+        """The names of the remotes."""
+        return self.git("remote").decode("utf-8", "surrogateescape").splitlines()
+
+    def branch_remote(self) -> str:
+        """The remote that the current branch follows; "" where it follows none."""
+        branch = self.git("symbolic-ref", "--quiet", "--short", "HEAD", accept=(0, 1, 128)).decode().strip()
+        found = self.git("config", "--get", f"branch.{branch}.remote", accept=(0, 1)) if branch else b""
+        return found.decode("utf-8", "surrogateescape").strip()
+
+    def remote_tracking(self, remote: str) -> list[str]:
+        """What the remote-tracking refs of a remote point at; none for a URL."""
+        if remote not in self.remotes():
+            return []
+        return self.git("for-each-ref", "--format=%(objectname)", f"refs/remotes/{remote}/").decode().split()
 
     def attributes(self, paths: Sequence[bytes], attribute: str) -> dict[bytes, str]:
         """The value of an attribute for each path: "unspecified", "set", "unset" or a word."""

@@ -5,13 +5,15 @@ committed before its path was tracked.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
-from git_theta import manifest, rebuild
+from git_theta import manifest, rebuild, transfer
 from git_theta.depot import Depot
 from git_theta.drivers.clean import HELD_BYTES, spooled
 from git_theta.drivers.meter import Meter
-from git_theta.errors import ManifestError
+from git_theta.errors import ManifestError, ThetaError
+from git_theta.git import Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown
 
@@ -25,7 +27,8 @@ Runs = Iterator[bytes | memoryview]
 class Smudger:
     """Turns manifests into content for one repository."""
 
-    def __init__(self, depot: Depot) -> None:
+    def __init__(self, repository: Repository, depot: Depot) -> None:
+        self._repository = repository
         self._depot = depot
         self._delayed: dict[str, bytes] = {}
         self._unannounced: list[str] = []
@@ -58,12 +61,30 @@ class Smudger:
                 f"left as a manifest; run: git theta checkout -- '{shown(path)}'\n"
             )
             return iter([text])
+        self._fetch([text])
         return self._rebuilt(path, found)
 
     def available(self) -> list[str]:
-        """The delayed paths that Git may ask for now and has not been told of; empty when there are no more."""
+        """The delayed paths that Git may ask for now and has not been told of; empty when there are no more.
+
+        What they lack is fetched first, all in one call.
+        """
         paths, self._unannounced = self._unannounced, []
+        self._fetch([self._delayed[path] for path in paths])
         return paths
+
+    def _fetch(self, texts: Iterable[bytes]) -> None:
+        """Fetch what manifests lack. Why that failed is said once; the files that suffer are then named by their errors."""
+        objects: dict[str, int] = {}
+        for text in texts:
+            with suppress(ManifestError):
+                found = manifest.parse(text)
+                if found.size <= self._depot.settings.smudge_limit:
+                    objects |= found.objects()
+        try:
+            transfer.fetch(self._repository, objects, self._depot.store)
+        except ThetaError as error:
+            sys.stderr.write(f"git-theta: {error}\n")
 
     def _rebuilt(self, path: str, found: Manifest) -> Runs:
         layout = rebuild.read_layout(found, self._depot)

@@ -1,0 +1,110 @@
+"""Moving checkpoints' objects: which ones a push must send and where a missing one may come from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from git_theta import history, lfs, pointers
+from git_theta.errors import MissingObjectError, RepositoryError, TransferError
+from git_theta.git import Repository
+from git_theta.store import Store
+
+__all__ = ["PushedRef", "fetch", "objects_of", "objects_to_push", "parse_pushed", "push", "remotes"]
+
+
+@dataclass(frozen=True, slots=True)
+class PushedRef:
+    """A line that Git gives to pre-push: githooks(5). An oid of zeros stands for nothing."""
+
+    local_oid: str
+    remote_oid: str
+
+    @property
+    def deletes(self) -> bool:
+        return not self.local_oid.strip("0")
+
+    @property
+    def creates(self) -> bool:
+        return not self.remote_oid.strip("0")
+
+
+def parse_pushed(text: str) -> list[PushedRef]:
+    """The refs of pre-push's standard input; raises RepositoryError for a line that is none."""
+    refs = []
+    for line in filter(None, text.splitlines()):
+        words = line.split(" ")
+        if len(words) != 4:
+            raise RepositoryError("git gave the pre-push hook a line that it does not know")
+        refs.append(PushedRef(words[1], words[3]))
+    return refs
+
+
+def objects_to_push(repository: Repository, remote: str, refs: Sequence[PushedRef]) -> dict[str, int]:
+    """The objects (oid to size in bytes) of manifests in the pushed commits that the remote does not have.
+
+    What it has is told by its remote-tracking refs and by the oids that are overwritten, as far as they are known here.
+    """
+    include = [ref.local_oid for ref in refs if not ref.deletes]
+    if not include:
+        return {}
+    known = repository.existing([ref.remote_oid for ref in refs if not ref.creates])
+    return objects_of(repository, include, [*known, *repository.remote_tracking(remote)])
+
+
+def objects_of(repository: Repository, include: Sequence[str], exclude: Sequence[str]) -> dict[str, int]:
+    """The objects (oid to size in bytes) of the manifests in what `include` reaches and `exclude` does not."""
+    objects: dict[str, int] = {}
+    for found in history.manifests_of(repository, include, exclude):
+        if found.manifest is not None:
+            objects |= found.manifest.objects()
+    return objects
+
+
+def push(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> str | None:
+    """Send objects and keep them alive on the remote; a warning where the remote refuses the latter."""
+    if not objects:
+        return None
+    lfs.push(repository, remote, objects, store)
+    try:
+        pointers.keep(repository, remote, objects)
+    except (TransferError, RepositoryError) as error:
+        return str(error)
+    return None
+
+
+def fetch(repository: Repository, objects: Mapping[str, int], store: Store, remote: str | None = None) -> None:
+    """Fetch what is missing of these objects, from `remote` or from any that has it.
+
+    Raises TransferError or MissingObjectError where some are still missing.
+    """
+    missing = store.missing(dict(objects))
+    if not missing:
+        return
+    sources = [remote] if remote else remotes(repository)
+    if not sources:
+        raise MissingObjectError(
+            f"{_count(missing)} not on this machine, and the repository has no remote to fetch from; "
+            "to name one: git remote add origin URL"
+        )
+    problems: list[str] = []
+    for source in sources:
+        try:
+            missing = lfs.fetch(repository, source, missing, store)
+        except TransferError as error:
+            problems.append(str(error))
+        if not missing:
+            return
+    if problems:
+        raise TransferError(f"{_count(missing)} not on this machine and could not be fetched: {problems[0]}")
+    raise MissingObjectError(f"{_count(missing)} neither on this machine nor on {', '.join(sources)}")
+
+
+def remotes(repository: Repository) -> list[str]:
+    """The remotes in the order in which they are asked: the branch's own, origin, the others."""
+    names = repository.remotes()
+    first = [repository.branch_remote(), "origin"]
+    return [*dict.fromkeys(name for name in first if name in names), *(name for name in names if name not in first)]
+
+
+def _count(missing: Iterable[str]) -> str:
+    oids = list(missing)
+    return f"object {oids[0]} is" if len(oids) == 1 else f"{len(oids)} objects (the first is {oids[0]}) are"
