@@ -222,6 +222,21 @@ class Repository:
                     process.stdout.read(1)
                     yield oid, content
 
+    def place_of(self, blob: str) -> str:
+        """A commit and path that have this blob, "9f2c1ab:model.pt"; "" where only the index or nothing has it."""
+        options = (
+            "--all",
+            "--reflog",
+            f"--find-object={blob}",
+            "--diff-filter=AM",
+            "-m",
+            "--max-count=1",
+            "--no-renames",
+        )
+        rows = self.git("log", *options, "--format=%h", "--name-only", "-z").split(b"\0")
+        words = [row.strip(b"\n") for row in rows if row.strip(b"\n")]
+        return os.fsdecode(b":".join(words[:2])) if len(words) >= 2 else ""
+
     def existing(self, oids: Sequence[str]) -> list[str]:
         """Those of the objects that are here."""
         asked = "".join(f"{oid}\n" for oid in oids).encode()

@@ -5,6 +5,7 @@ collection). Our manifests are no pointers, so what was pushed is also named the
 on the remote alone: a local one would make `git lfs fetch --all` fetch every object of ours a second time.
 """
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +16,11 @@ from git_theta.git import Repository
 from git_theta.lfs import pointer
 from git_theta.names import shown_path
 
-__all__ = ["REF", "keep"]
+__all__ = ["REF", "keep", "listed"]
 
 REF = "refs/theta/pointers"
 _TRIES = 5
+_OID = re.compile(r"[0-9a-f]{2}/[0-9a-f]{62}\Z")
 _WHO = {
     "GIT_AUTHOR_NAME": "git-theta",
     "GIT_AUTHOR_EMAIL": "git-theta@localhost",
@@ -49,6 +51,15 @@ def keep(repository: Repository, remote: str, objects: Mapping[str, int]) -> Non
         else:
             return
     raise TransferError(f"{shown_path(remote)}: it refuses {REF} ({refused})")
+
+
+def listed(repository: Repository, remote: str) -> set[str]:
+    """The oids of the objects that the remote's side ref names; raises TransferError where it cannot be asked."""
+    commit = _remote_commit(repository, remote)
+    if commit is None:
+        return set()
+    names = repository.git("ls-tree", "-r", "--name-only", "-z", commit).decode("utf-8", "replace").split("\0")
+    return {name.replace("/", "") for name in names if _OID.match(name)}
 
 
 def _remote_commit(repository: Repository, remote: str) -> str | None:

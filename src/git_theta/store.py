@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ __all__ = ["PayloadReader", "PayloadWriter", "Store", "reporting_full_disk"]
 
 STALE_TEMPORARY_S = 24 * 3600
 _READ_BYTES = 2**20
+_OID = re.compile(r"[0-9a-f]{64}\Z")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -46,6 +48,12 @@ class Store:
             return self.path(oid).stat().st_size == size
         except OSError:
             return False
+
+    def objects(self) -> Iterator[Path]:
+        """The files of all objects that are here."""
+        for path in (self.root / "objects").glob("??/??/*"):
+            if _OID.match(path.name):
+                yield path
 
     def missing(self, objects: dict[str, int]) -> dict[str, int]:
         """Those of the objects (oid to size in bytes) that are not here."""
