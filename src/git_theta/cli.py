@@ -22,6 +22,8 @@ EXIT_PIPE = 128 + 13  # SIGPIPE, which Windows has not
 _VERBS = {
     "checkout": "checkout",
     "completion": "completion",
+    "doctor": "doctor",
+    "env": "env",
     "fetch": "fetch",
     "fsck": "fsck",
     "info": "info",
