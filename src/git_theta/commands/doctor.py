@@ -21,7 +21,7 @@ def command(as_json: bool) -> int:
         place = open_place()
     except RepositoryError:
         place = None
-    found = list(diagnosis.examine(place and place.repository, place and place.store()))
+    found = list(diagnosis.examine(place.repository, place.store()) if place else diagnosis.examine(None, None))
     if as_json:
         output.print_json({"findings": [{"problem": item.problem, "remedy": item.remedy} for item in found]})
     else:
