@@ -7,31 +7,37 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from git_theta import manifest, tracked, worktree
-from git_theta.depot import Depot
 from git_theta.errors import InputError, ManifestError, RepositoryError, ThetaError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.tracked import Kind, TrackedFile
 from git_theta.worktree import Presence
 
+if TYPE_CHECKING:
+    from git_theta.depot import Depot
+
 __all__ = ["Failure", "Plan", "Write", "carry_out", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A checkpoint that is to be written to `place`; an empty file has no manifest."""
+    """A checkpoint that is to be written to `place`."""
 
-    path: bytes
+    entry: IndexEntry
     place: Path
-    manifest: Manifest | None
-    executable: bool
+    manifest: Manifest
+
+    @property
+    def path(self) -> bytes:
+        return self.entry.path
 
     @property
     def size(self) -> int:
         """Bytes of the checkpoint."""
-        return self.manifest.size if self.manifest else 0
+        return self.manifest.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,9 @@ class Plan:
     failures: list[Failure]
 
 
-def plan(repository: Repository, rows: Sequence[IndexEntry], depot: Depot, *, named: bool, force: bool = False) -> Plan:
+def plan(
+    repository: Repository, rows: Sequence[IndexEntry], depot: "Depot", *, named: bool, force: bool = False
+) -> Plan:
     """What is to be written for these tracked files.
 
     `named`: the user asked for these very files; otherwise only those are meant whose file is missing or a manifest.
@@ -70,27 +78,25 @@ def plan(repository: Repository, rows: Sequence[IndexEntry], depot: Depot, *, na
     for file in tracked.find(repository, rest):
         with _collecting(made.failures, file.path):
             place, presence = found[file.path]
-            if file.kind is Kind.PLAIN and not named:
+            if file.kind in (Kind.PLAIN, Kind.EMPTY) and not named:
                 continue
-            _check(file, place, presence, force=force)
-            if file.manifest:
-                worktree.check_objects(file.manifest, depot.store)
-            made.writes.append(Write(file.path, place, file.manifest, file.entry.mode == "100755"))
+            wanted = _checked(file, place, presence, force=force)
+            worktree.check_objects(wanted, depot.store)
+            made.writes.append(Write(file.entry, place, wanted))
     worktree.check_space([(write.place, write.size) for write in made.writes])
     return made
 
 
-def carry_out(writes: Sequence[Write], depot: Depot, begin: Callable[[Write], Callable[[int], None]]) -> list[Failure]:
+def carry_out(
+    repository: Repository, writes: Sequence[Write], depot: "Depot", begin: Callable[[Write], Callable[[int], None]]
+) -> list[Failure]:
     """Write the files one after another, each in threads; `begin` gives the function that is told of bytes written."""
     failures: list[Failure] = []
-    for write in writes:
-        with _collecting(failures, write.path):
-            if write.manifest is None:
-                with worktree.replacing(write.place, worktree.file_mode(write.executable)):
-                    pass
-            else:
-                progress = begin(write)
-                worktree.put(write.manifest, write.place, depot, executable=write.executable, progress=progress)
+    with worktree.settling(repository, [write.entry for write in writes]):
+        for write in writes:
+            with _collecting(failures, write.path):
+                executable = write.entry.mode == "100755"
+                worktree.put(write.manifest, write.place, depot, executable=executable, progress=begin(write))
     return failures
 
 
@@ -110,22 +116,22 @@ def _is_meant(row: IndexEntry, presence: Presence) -> bool:
     return presence is Presence.MANIFEST or (presence is Presence.MISSING and not row.sparse)
 
 
-def _check(file: TrackedFile, place: Path, presence: Presence, *, force: bool) -> None:
-    """Raise unless the file can and may be written."""
+def _checked(file: TrackedFile, place: Path, presence: Presence, *, force: bool) -> Manifest:
+    """The manifest of a file that can and may be written; raises for any other."""
     if file.kind is Kind.INVALID:
         raise ManifestError(file.problem)
-    if file.kind is Kind.PLAIN:
+    if file.manifest is None:
         raise InputError("Git has it as it is, not as a manifest; run: git checkout -- PATH")
-    if force or presence is Presence.MISSING:
-        return
-    if presence is Presence.CONTENT or not _is_manifest_of(place, file):
+    if not force and (presence is Presence.CONTENT or (presence is Presence.MANIFEST and _differs(place, file))):
         raise InputError("it has changes that are not in the index; to overwrite them: git theta checkout --force PATH")
+    return file.manifest
 
 
-def _is_manifest_of(place: Path, file: TrackedFile) -> bool:
+def _differs(place: Path, file: TrackedFile) -> bool:
+    """Whether the manifest in the worktree is another than the index has."""
     with place.open("rb") as opened:
         text = opened.read(MAX_MANIFEST_BYTES + 1)
     try:
-        return manifest.parse(text) == file.manifest
+        return manifest.parse(text) != file.manifest
     except ManifestError:
-        return False
+        return True

@@ -7,21 +7,21 @@ vouch for are stored. A few chunks per thread are in memory, whatever the size o
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from git_theta import layout as layouts
 from git_theta import plugins
 from git_theta.depot import Depot
-from git_theta.errors import FormatError, ThetaError
+from git_theta.errors import ConfigError, DataError, FormatError, ManifestError, RepositoryError, ThetaError
 from git_theta.formats.base import HEAD_SIZE_BYTES, Span
 from git_theta.layout import Layout
-from git_theta.manifest import Manifest, Piece, Record, Step
+from git_theta.manifest import MAX_PIECES, Manifest, Piece, Record, Step
 from git_theta.source import BytesSource, Source
 from git_theta.tensor import OPAQUE
 from git_theta.updates.dense import DENSE
-from git_theta.value import HeldValue, SourceValue, digest_of, encode_small, store_value
+from git_theta.value import HeldValue, SourceValue, digest_of, encode_small, runs, store_value
 
 __all__ = ["Interrupted", "segment", "take", "whole_digest"]
 
@@ -70,6 +70,11 @@ def take(
     has equal text. `progress` is told of bytes dealt with, from several threads. Raises ChangedError if the source
     changed meanwhile, SpaceError on a full disk, and Interrupted once `stop` is set; objects already written stay, whole.
     """
+    if source.size > MAX_PIECES * depot.settings.max_object_bytes:
+        raise ConfigError(
+            f"theta.maxObjectSize is {depot.settings.max_object_bytes}, which makes more than {MAX_PIECES} objects of a "
+            f"file of {source.size} bytes; set it to 1g"
+        )
     watched = _Watched(source, stop or threading.Event())
     name, spans = segment(watched)
     layout = layouts.build(spans, watched)
@@ -147,26 +152,9 @@ class _Intake:
 
     def keep(self, values: Sequence[SourceValue], stop: threading.Event) -> list[_Kept]:
         """What became of each value; large ones begin first, so that no thread ends long after the others."""
-        large = [index for index, value in enumerate(values) if value.size >= SMALL_BYTES]
-        large.sort(key=lambda index: -values[index].size)
-        batches = [[index] for index in large] + _small_batches(values)
-        kept: list[_Kept] = [_Kept("")] * len(values)
-        for batch, items in zip(batches, self._in_threads(values, batches, stop), strict=True):
-            for index, item in zip(batch, items, strict=True):
-                kept[index] = item if item.steps else self._bundle(item)
-        self._end_bundle()
-        return [item if item.steps else _Kept(item.digest, self._bundled[item.digest]) for item in kept]
-
-    def _in_threads(
-        self, values: Sequence[SourceValue], batches: Sequence[Sequence[int]], stop: threading.Event
-    ) -> Iterator[list[_Kept]]:
-        """What became of each batch, in order; a few are dealt with ahead, since what is to be bundled is in memory.
-
-        The first error of any batch, be it the last one, stops all of them and is raised.
-        """
         errors: list[BaseException] = []
 
-        def keep(batch: Sequence[int]) -> list[_Kept]:
+        def keep(*batch: int) -> list[_Kept]:
             try:
                 return self._keep_batch([values[index] for index in batch])
             except BaseException as error:
@@ -174,22 +162,34 @@ class _Intake:
                 stop.set()
                 raise
 
+        kept: list[_Kept] = [_Kept("")] * len(values)
+        large = sorted(
+            (i for i, value in enumerate(values) if value.size >= SMALL_BYTES), key=lambda i: -values[i].size
+        )
+        small = _small_batches(values)
         threads = self._depot.settings.thread_count
-        waiting: deque[Future[list[_Kept]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             try:
-                for batch in batches:
-                    waiting.append(pool.submit(keep, batch))
-                    if len(waiting) > 4 * threads:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
+                futures = [pool.submit(keep, index) for index in large]
+                # Payloads wait in memory for their bundle, which takes them in order: few batches are dealt with ahead.
+                ahead = deque(pool.submit(keep, *batch) for batch in small[: 2 * threads])
+                for number, batch in enumerate(small):
+                    items = ahead.popleft().result()
+                    ahead.extend(
+                        pool.submit(keep, *later) for later in small[number + 2 * threads : number + 2 * threads + 1]
+                    )
+                    for index, item in zip(batch, items, strict=True):
+                        kept[index] = item if item.steps else self._bundle(item)
+                self._end_bundle()
+                for index, future in zip(large, futures, strict=True):
+                    [kept[index]] = future.result()
             except BaseException as error:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
                 if error in errors:
                     raise errors[0] from None
                 raise
+        return [item if item.steps else _Kept(item.digest, self._bundled[item.digest]) for item in kept]
 
     def _keep_batch(self, values: Sequence[SourceValue]) -> list[_Kept]:
         kept = [self._keep(value) for value in values]
@@ -206,18 +206,31 @@ class _Intake:
         return _Kept(digest, store_value(held, digest, self._depot.store, compress=self._compress))
 
     def _find(self, digest: str, value: SourceValue) -> tuple[Step, ...]:
-        """Steps that this machine vouches for and holds the objects of, a known manifest's if possible; or none."""
-        vouched = self._depot.catalogue.find(digest, value.dtype, value.shape)
-        preferred = self._preferred.get((digest, value.dtype, value.shape))
-        for steps in sorted(vouched, key=lambda steps: steps != preferred):
-            if all(self._holds(piece) for step in steps for piece in step.pieces):
-                return steps
-        return ()
+        """Steps that this machine vouches for and holds the objects of, a known manifest's if possible; or none.
 
-    def _holds(self, piece: Piece) -> bool:
-        if piece.oid not in self._here:
-            self._here[piece.oid] = self._depot.store.has(piece.oid, piece.size)
-        return self._here[piece.oid]
+        Where the catalogue is new, nobody vouches for a known manifest: its steps must be seen to rebuild the value.
+        """
+        vouched = self._depot.catalogue.find(digest, value.dtype, value.shape)
+        preferred = self._preferred.get((digest, value.dtype, value.shape), ())
+        if preferred and self._holds(preferred) and (preferred in vouched or self._rebuilds(preferred, digest, value)):
+            return preferred
+        return next((steps for steps in vouched if self._holds(steps)), ())
+
+    def _holds(self, steps: Sequence[Step]) -> bool:
+        """Whether all objects of these steps are here."""
+        for piece in (piece for step in steps for piece in step.pieces):
+            if piece.oid not in self._here:
+                self._here[piece.oid] = self._depot.store.has(piece.oid, piece.size)
+        return all(self._here[piece.oid] for step in steps for piece in step.pieces)
+
+    def _rebuilds(self, steps: tuple[Step, ...], digest: str, value: SourceValue) -> bool:
+        """Whether these steps give the value, as a look at every byte of its objects tells."""
+        try:
+            for _run in runs(Record(value.dtype, value.shape, value.size, digest, steps), self._depot.store):
+                pass
+        except (DataError, ManifestError, RepositoryError):
+            return False
+        return True
 
     def _bundle(self, item: _Kept) -> _Kept:
         """Put the payload of a small value among those of the next shared object; the item is left without it."""

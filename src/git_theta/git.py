@@ -41,7 +41,7 @@ def run(
         raise RepositoryError("git is not on the PATH; install Git 2.25 or newer") from error
     if done.returncode not in accept:
         words = [word for word in arguments[:4] if word != "--literal-pathspecs"]
-        raise RepositoryError(f"git {' '.join(words[:3])} failed: {_complaint(done.stderr, done.returncode)}")
+        raise RepositoryError(f"git {shown_path(' '.join(words[:3]))} failed: {_complaint(done.stderr, done.returncode)}")
     return done.stdout
 
 
@@ -100,7 +100,7 @@ class Repository:
         raise InputError(f"{shown_path(argument)}: it lies outside of the repository {shown_path(str(top))}")
 
     def git(self, *arguments: str, stdin: bytes = b"", accept: Sequence[int] = (0,)) -> bytes:
-        """`run` from the worktree's root, so that paths are the repository's."""
+        """`run` from the worktree's root, so that paths are the repository's; from the git directory where there is none."""
         return run(["--literal-pathspecs", *arguments], cwd=self.base, stdin=stdin, accept=accept)
 
     def config(self, prefix: str) -> dict[str, str | None]:
@@ -155,15 +155,20 @@ class Repository:
                 found[row.split(b" ", 10)[10]] = "UU"
         return found
 
-    def refresh(self, paths: Sequence[bytes]) -> None:
-        """Note in the index how the files at these paths lie on the disk now, so that a status is quick and right.
+    def forget_stat(self, entries: Sequence[IndexEntry]) -> None:
+        """Have the index forget how these files lay on the disk, so that Git compares contents when it looks next.
 
-        Git does not look at the content of a file whose size is not the one it noted before: after a manifest gave way to
-        its checkpoint, the note must go first. Only a hint: what Git cannot note, because another process holds the
-        index, it looks at again later.
+        Without that, a file of another size than the index has noted is modified, whatever its content: a checkpoint in
+        place of its manifest, for instance.
         """
-        rows = b"".join(b"%s %s 0\t%s\0" % (e.mode.encode(), e.oid.encode(), e.path) for e in self.index(paths))
-        self.git("update-index", "-z", "--index-info", stdin=rows, accept=(0, 1, 128))
+        rows = b"".join(b"%s %s\t%s\0" % (row.mode.encode(), row.oid.encode(), row.path) for row in entries)
+        self.git("update-index", "-z", "--index-info", stdin=rows)
+
+    def refresh(self, paths: Sequence[bytes]) -> None:
+        """Have Git look at these files and note in the index how they lie on the disk, so that a status is quick.
+
+        Only a hint: what Git cannot note, because another process holds the index, it looks at again later.
+        """
         listing = ("--pathspec-from-file=-", "--pathspec-file-nul")
         paths_z = b"".join(path + b"\0" for path in paths)
         self.git("add", "--refresh", *listing, stdin=paths_z, accept=(0, 1, 128))
@@ -277,7 +282,7 @@ def blob_named(expression: str, cwd: Path) -> str | None:
 def discover(cwd: Path | None = None) -> Repository:
     """The repository around `cwd`; raises RepositoryError where there is none."""
     output = run(["rev-parse", "--git-dir", "--git-common-dir", "--is-bare-repository"], cwd=cwd)
-    git_dir, common_dir, bare = os.fsdecode(output).splitlines()
+    git_dir, common_dir, bare = os.fsdecode(output).split("\n")[:3]
     start = (cwd or Path.cwd()).resolve()
     worktree = None
     if bare != "true":

@@ -47,7 +47,7 @@ _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _BLOCK_BYTES = 2**20
 _MARKER = re.compile(rb"^(<{7}|={7}|>{7}|\|{7})( |\r?$)", re.MULTILINE)
-_OURS = (b'{"git-theta": ', b'"store": [["', b'"layout": {"size": ', b'"parameters": {\n')
+_OURS = re.compile(rb'"git-theta"\s*:|"digest"\s*:\s*"[0-9a-f]{64}"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +117,12 @@ def starts_like(head: bytes | bytearray) -> bool:
     return head.startswith(MAGIC)
 
 
-def looks_like(content: bytes) -> bool:
-    """Whether text has lines of a manifest, whole or not: one with conflict markers, one cut short, one patched.
+def looks_like(content: bytes | bytearray) -> bool:
+    """Whether text has parts of a manifest, however spaced: one with conflict markers, one cut short, one patched.
 
     Binary content never does: a NUL byte is in no manifest, and in the first bytes of every checkpoint format.
     """
-    return b"\0" not in content[:65536] and any(mark in content for mark in _OURS)
+    return b"\0" not in content[:65536] and _OURS.search(content) is not None
 
 
 def has_conflict_markers(content: bytes) -> bool:

@@ -26,6 +26,7 @@ from git_theta.value import BUFFERED_BYTES
 __all__ = ["read_layout", "runs", "write"]
 
 GROUP_BYTES = 4 * 2**20
+AHEAD_BYTES = 64 * 2**20
 
 Run = bytes | memoryview
 
@@ -65,14 +66,14 @@ def read_layout(manifest: Manifest, depot: Depot) -> Layout:
 def runs(manifest: Manifest, layout: Layout, depot: Depot) -> Iterator[Run]:
     """The bytes of the file, in order; small groups are rebuilt ahead in threads, large values one run ahead."""
     threads = depot.settings.thread_count
-    waiting: deque[Future[list[Run]] | _Group] = deque()
+    waiting: deque[tuple[int, Future[list[Run]] | _Group]] = deque()
     with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as reader:
         for group in [*_groups(manifest, layout), None]:
             if group is not None:
                 large = group.size > BUFFERED_BYTES
-                waiting.append(group if large else pool.submit(_collect, group, depot))
-            while waiting and (group is None or len(waiting) > threads + 1):
-                first = waiting.popleft()
+                waiting.append((0, group) if large else (group.size, pool.submit(_collect, group, depot)))
+            while waiting and (group is None or len(waiting) > threads + 1 or sum(n for n, _ in waiting) > AHEAD_BYTES):
+                _, first = waiting.popleft()
                 yield from _ahead(_group_runs(first, depot), reader) if isinstance(first, _Group) else first.result()
 
 

@@ -19,7 +19,8 @@ class Standing:
     """How one tracked file stands.
 
     `staged`: "added", "modified" or "deleted" in the index since HEAD, or "". `worktree`: "clean", "modified",
-    "missing", "conflict", or "absent", where there should be none. `kind` is None where the index has no such file.
+    "missing", "conflict", "intended" (`git add --intent-to-add`), or "absent", where there should be no file. `kind` is
+    None where the index has none.
     """
 
     path: bytes
@@ -35,11 +36,11 @@ class Standing:
     def words(self) -> str:
         """The standing in a few words, "clean" where there is nothing to say."""
         words = [f"staged ({self.staged})"] if self.staged else []
-        if self.worktree in ("modified", "missing", "conflict"):
+        if self.worktree not in ("clean", "absent"):
             words.append(self.worktree)
         if self.presence is Presence.MANIFEST:
             words.append("not materialised")
-        return ", ".join(words) or ("clean" if self.worktree == "clean" else self.worktree)
+        return ", ".join(words) or self.worktree
 
 
 def of_all(repository: Repository, store: Store) -> list[Standing]:
@@ -61,13 +62,16 @@ def _standing(repository: Repository, store: Store, file: TrackedFile, changes: 
     objects = file.manifest.objects() if file.manifest else {}
     if work == "D":
         state = "missing"
+    elif work == "A":
+        state = "intended"
     elif work != ".":
         state = "modified"
     else:
         # A sparse checkout leaves files out without calling them missing.
         state = "absent" if presence is Presence.MISSING else "clean"
-    staged = "added" if work == "A" else _STAGED.get(index, "")  # `git add --intent-to-add` shows in the second letter
-    return Standing(file.path, file.kind, staged, state, presence, objects, store.missing(objects), file.problem)
+    return Standing(
+        file.path, file.kind, _STAGED.get(index, ""), state, presence, objects, store.missing(objects), file.problem
+    )
 
 
 def _without_entry(repository: Repository, path: bytes, letters: str) -> Standing:

@@ -25,7 +25,6 @@ STALE_TEMPORARY_S = 24 * 3600
 _READ_BYTES = 2**20
 _OID = re.compile(r"[0-9a-f]{64}\Z")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class Store:
@@ -91,9 +90,9 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
                 return os.open(path, flags, 0o600), path
         except OSError as error:
-            if error.errno not in _FORBIDDEN:
-                raise
-            raise RepositoryError(f"{folder}: it cannot be written to; check its owner and permissions") from error
+            raise RepositoryError(
+                f"{folder}: it cannot be written to ({error.strerror}); check its owner and permissions"
+            ) from error
 
     def _sweep(self) -> None:
         """Remove what killed processes left; a file younger than a day may belong to a running one."""
@@ -174,10 +173,12 @@ class PayloadWriter:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 # Replacing an object of the same name is harmless, and mends one that has rotted.
                 path.replace(target)
-        except PermissionError as error:
+        except OSError as error:
             # On Windows a file that someone reads cannot be replaced; it is the same object.
-            if not target.exists():
-                raise RepositoryError(f"{target.parent}: it cannot be written to; check its permissions") from error
+            if not isinstance(error, PermissionError) or not target.exists():
+                raise RepositoryError(
+                    f"{target.parent}: it cannot be written to ({error.strerror}); check its owner and permissions"
+                ) from error
             path.unlink()
 
     def _close(self) -> None:

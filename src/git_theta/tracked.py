@@ -9,7 +9,7 @@ from git_theta.errors import ManifestError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 
-__all__ = ["FILTER", "Kind", "TrackedFile", "entries", "find", "read"]
+__all__ = ["FILTER", "Kind", "TrackedFile", "entries", "find", "means_manifest", "read"]
 
 FILTER = "theta"
 _FILE_MODES = ("100644", "100755")
@@ -72,11 +72,16 @@ def _read_all(repository: Repository, rows: Sequence[IndexEntry], sizes: dict[st
             yield TrackedFile(row, kind, found, problem)
 
 
+def means_manifest(content: bytes) -> bool:
+    """Whether content is a manifest, or meant to be one."""
+    return manifest.starts_like(content) or manifest.looks_like(content)
+
+
 def read(content: bytes) -> tuple[Kind, Manifest | None, str]:
     """What a blob's content is: its kind, the manifest if it is one, and why not if it means to be."""
     if not content:
         return Kind.EMPTY, None, ""
-    if not manifest.starts_like(content) and not manifest.looks_like(content):
+    if not means_manifest(content):
         return Kind.PLAIN, None, ""
     try:
         return Kind.MANIFEST, manifest.parse(content), ""

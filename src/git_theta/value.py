@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from git_theta import plugins
-from git_theta.errors import ChangedError, DamagedObjectError, MissingObjectError
+from git_theta.errors import ChangedError, DamagedObjectError, ManifestError, MissingObjectError
 from git_theta.manifest import Piece, Record, Step
 from git_theta.source import Source
 from git_theta.store import Store
@@ -141,10 +141,13 @@ def runs(record: Record, store: Store) -> Iterator[bytes | memoryview]:
     """The bytes of a record's value, in runs that are not written to again.
 
     The last run is given before the digest is known: only when the iterator ends without an error are the bytes the true
-    ones. Raises MissingObjectError, DamagedObjectError (which name the object), or ManifestError for an unknown update.
+    ones. Raises MissingObjectError, DamagedObjectError (which name the object), or ManifestError for an unknown update,
+    be it in a step that this value does not need, or for one that is said to build on others.
     """
+    *_, decode = (plugins.update(step.update).decode for step in record.store)
     step = record.store[-1]
-    decode = plugins.update(step.update).decode
+    if step.bases:
+        raise ManifestError(f"update '{step.update}' builds on nothing, and is said to build on {list(step.bases)}")
     hasher = _blake3()
     done = 0
     try:
@@ -167,7 +170,8 @@ def _blame(pieces: tuple[Piece, ...], store: Store, found: str) -> str:
         if not store.path(piece.oid).exists():
             raise MissingObjectError(f"object {piece.oid} is not on this machine")
         if not store.is_intact(piece.oid):
-            return f"object {piece.oid} is damaged"
+            where = store.root / "objects"
+            return f"object {piece.oid} is damaged; remove it from {where} and copy it from a clone where it is whole"
     return f"its objects are whole, but rebuild {found}: the manifest is wrong"
 
 

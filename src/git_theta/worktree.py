@@ -16,8 +16,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError
-from git_theta.git import Repository
+from git_theta.errors import MissingObjectError, RepositoryError, SpaceError
+from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import Manifest, starts_like
 from git_theta.names import shown, shown_path
 from git_theta.store import STALE_TEMPORARY_S, Store, reporting_full_disk
@@ -25,7 +25,7 @@ from git_theta.store import STALE_TEMPORARY_S, Store, reporting_full_disk
 if TYPE_CHECKING:
     from git_theta.depot import Depot
 
-__all__ = ["Presence", "check_objects", "check_space", "file_mode", "locate", "look", "put", "replacing", "settle"]
+__all__ = ["Presence", "check_objects", "check_space", "file_mode", "locate", "look", "put", "replacing", "settling"]
 
 _HEAD_BYTES = 64
 _LONGEST_NAME = 100
@@ -49,8 +49,11 @@ def look(path: Path) -> Presence:
         return Presence.MISSING
     if not stat.S_ISREG(mode):
         return Presence.OTHER
-    with path.open("rb") as file:
-        return Presence.MANIFEST if starts_like(file.read(_HEAD_BYTES)) else Presence.CONTENT
+    try:
+        with path.open("rb") as file:
+            return Presence.MANIFEST if starts_like(file.read(_HEAD_BYTES)) else Presence.CONTENT
+    except PermissionError:
+        return Presence.CONTENT
 
 
 def locate(repository: Repository, path: bytes) -> Path:
@@ -136,18 +139,13 @@ def put(
 
     `progress` is told of bytes written, from several threads. Whatever is raised, the path keeps what it had.
     """
-    # What a worktree only ever shows by its own name must not make the command that writes files slow to start.
+    # `ls-files` and `status` only look, and need none of what rebuilding imports.
     from git_theta import rebuild
 
-    try:
-        layout = rebuild.read_layout(manifest, depot)
-        _sweep(path)
-        with replacing(path, file_mode(executable)) as fd:
-            rebuild.write(manifest, layout, depot, fd, progress=progress)
-    except DamagedObjectError as error:
-        raise DamagedObjectError(
-            f"{error}; remove it from {depot.store.root / 'objects'} and copy it from a clone where it is whole"
-        ) from error
+    layout = rebuild.read_layout(manifest, depot)
+    _sweep(path)
+    with replacing(path, file_mode(executable)) as fd:
+        rebuild.write(manifest, layout, depot, fd, progress=progress)
     depot.catalogue.vouch(manifest.records())
 
 
@@ -194,7 +192,18 @@ def _sweep(path: Path) -> None:
                         Path(item.path).unlink()
 
 
-def settle(repository: Repository, paths: Sequence[bytes]) -> None:
-    """Tell Git that the files at these paths, just written, are what the index has, so that a status is quick."""
-    if paths:
-        repository.refresh(paths)
+@contextmanager
+def settling(repository: Repository, entries: Sequence[IndexEntry]) -> Iterator[None]:
+    """Around the writing of files: Git then knows that they are what the index has, and a status is quick.
+
+    The index forgets the old files first, so that a status is right even if this process is killed half-way. Raises
+    RepositoryError, before anything is written, where another process holds the index.
+    """
+    if not entries:
+        yield
+        return
+    repository.forget_stat(entries)
+    try:
+        yield
+    finally:
+        repository.refresh([entry.path for entry in entries])

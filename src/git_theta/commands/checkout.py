@@ -4,10 +4,9 @@ from contextlib import closing
 
 import click
 
-from git_theta import checkouts, worktree
+from git_theta import checkouts
 from git_theta.commands import output
 from git_theta.commands.place import Place, open_place
-from git_theta.depot import open_depot
 from git_theta.names import shown_path
 
 __all__ = ["check_out", "command"]
@@ -27,18 +26,21 @@ def command(force: bool, path: tuple[str, ...]) -> int:
 
 def check_out(place: Place, path: tuple[str, ...], *, force: bool) -> int:
     """Do it, say what was done; the exit code."""
+    from git_theta.depot import open_depot
+
     rows = place.entries(path)
     depot = open_depot(place.repository.theta_dir, place.settings())
     with closing(depot.catalogue):
         plan = checkouts.plan(place.repository, rows, depot, named=bool(path), force=force)
         with output.progress(sum(write.size for write in plan.writes)) as begin:
-            late = checkouts.carry_out(plan.writes, depot, lambda write: begin(shown_path(write.path)))
+            late = checkouts.carry_out(
+                place.repository, plan.writes, depot, lambda write: begin(shown_path(write.path))
+            )
     failures = [*plan.failures, *late]
     for failure in failures:
         output.complain(failure.path, failure.error)
     failed = {failure.path for failure in late}
     written = [write for write in plan.writes if write.path not in failed]
-    worktree.settle(place.repository, [write.path for write in written])
     if written:
         size = output.size(sum(write.size for write in written))
         print(f"checked out {output.count(len(written), 'file')} ({size})")

@@ -9,12 +9,15 @@ from git_theta import git, summary, tracked
 from git_theta.commands import output
 from git_theta.commands.place import Place, open_place
 from git_theta.errors import InputError, ManifestError, RepositoryError
+from git_theta.git import IndexEntry
 from git_theta.manifest import MAX_MANIFEST_BYTES
 from git_theta.names import shown, shown_path
 from git_theta.summary import Group, Parameter, Summary
 from git_theta.tracked import Kind
 
 __all__ = ["command"]
+
+_HEAD_BYTES = 65536
 
 
 @click.command(short_help="Show what is in a checkpoint, and what it costs to keep.")
@@ -53,14 +56,21 @@ def _open(place: Place | None, path: str) -> Summary:
         content = place.repository.blobs([oid], MAX_MANIFEST_BYTES).get(oid)
         return _read(path, b"?" if content is None else content)
     if place and place.repository.worktree is not None:
-        name = place.repository.path_of(path, place.cwd)
-        entries = [entry for entry in tracked.entries(place.repository, [name]) if entry.path == name]
-        for file in tracked.find(place.repository, entries):
+        for file in tracked.find(place.repository, _entries(place, path)):
             if file.kind is Kind.INVALID:
                 raise ManifestError(f"{shown_path(path)}: {file.problem}")
             if file.manifest:
                 return summary.of_manifest(file.manifest)
     return _open_file(path)
+
+
+def _entries(place: Place, path: str) -> list[IndexEntry]:
+    """The tracked file at a path, if there is one."""
+    try:
+        name = place.repository.path_of(path, place.cwd)
+    except InputError:
+        return []
+    return [entry for entry in tracked.entries(place.repository, [name]) if entry.path == name]
 
 
 def _read(path: str, content: bytes) -> Summary:
@@ -81,9 +91,8 @@ def _open_file(path: str) -> Summary:
         raise InputError(f"{shown_path(path)}: no such file")
     with Path(path).open("rb") as file:
         source = FileSource(file.fileno(), shown_path(path))
-        content = source.read(0, source.size) if source.size <= MAX_MANIFEST_BYTES else b""
-        if tracked.read(content)[0] in (Kind.MANIFEST, Kind.INVALID):
-            return _read(path, content)
+        if source.size <= MAX_MANIFEST_BYTES and tracked.means_manifest(source.read(0, _HEAD_BYTES)):
+            return _read(path, source.read(0, source.size))
         format_name, spans = segment(source)
     return summary.of_spans(format_name, source.size, spans)
 

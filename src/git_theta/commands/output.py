@@ -5,14 +5,13 @@ terminal markup.
 """
 
 import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from git_theta.names import shown_path
 
-__all__ = ["VERSION", "complain", "count", "object_counts", "print_json", "print_table", "progress", "quoted", "size"]
+__all__ = ["VERSION", "complain", "count", "object_counts", "print_json", "print_table", "progress", "size"]
 
 VERSION = 1
 _GAP = "  "
@@ -45,11 +44,6 @@ def object_counts(objects: Mapping[str, int], missing: Mapping[str, int]) -> dic
 def complain(path: bytes | str, message: object) -> None:
     """One line on stderr about one file."""
     sys.stderr.write(f"git-theta: {shown_path(path)}: {message}\n")
-
-
-def quoted(path: bytes) -> str:
-    """A path, from the worktree's root, as it can be typed into a shell there."""
-    return shlex.quote(shown_path(path))
 
 
 def print_json(document: Mapping[str, object]) -> None:

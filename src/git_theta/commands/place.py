@@ -1,6 +1,7 @@
 """Where a command runs: the folder, the repository around it, and what a user's paths mean there."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,10 @@ class Place:
         settings = self.settings()
         return Store(self.repository.theta_dir, max_object_bytes=settings.max_object_bytes, fsync=settings.fsync)
 
+    def typed(self, path: bytes) -> str:
+        """A repository's path as it can be typed into a shell here."""
+        return shlex.quote(shown_path(os.path.relpath(self.repository.top() / os.fsdecode(path), self.cwd)))
+
     def entries(self, arguments: Sequence[str]) -> list[IndexEntry]:
         """The tracked files at or below the paths a user gave, or all; raises InputError for one that has none."""
         self.repository.top()
@@ -40,10 +45,15 @@ class Place:
         rows = tracked.entries(self.repository, dict.fromkeys(paths.values()))
         for argument, path in paths.items():
             if path != b"." and not any(row.path == path or row.path.startswith(path + b"/") for row in rows):
-                raise InputError(
-                    f"{shown_path(argument)}: no tracked file in the index; to track it: git theta track, then git add"
-                )
+                raise InputError(f"{shown_path(argument)}: {self._absence(path)}")
         return rows
+
+    def _absence(self, path: bytes) -> str:
+        """Why the index has no tracked file at a path."""
+        if self.repository.changes([path]).get(path) == "UU":
+            here = self.typed(path)
+            return f"it is in conflict; take a side: git checkout --ours (or --theirs) -- {here}, then git add {here}"
+        return "no tracked file in the index; to track it: git theta track, then git add"
 
 
 def open_place() -> Place:

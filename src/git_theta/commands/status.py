@@ -38,9 +38,9 @@ def command(as_json: bool) -> None:
     if any(row.presence is Presence.MANIFEST for row in kept):
         print("\nto put checkpoints in place of their manifests: git theta checkout")
     if plain:
-        print("\ntracked, but Git has them as they are; to have git-theta store their next version, in the root:")
+        print("\ntracked, but Git has them as they are; to have git-theta store their next version:")
         for path in plain:
-            print(f"  git add --renormalize -- {output.quoted(path)}")
+            print(f"  git add --renormalize -- {place.typed(path)}")
     for row in kept:
         if row.problem:
             output.complain(row.path, row.problem)

@@ -81,4 +81,4 @@ def _warn_of_files(place: Place, before: dict[bytes, str], after: dict[bytes, st
             what = "was git-lfs' until now; once its content is here (git lfs pull), run"
         else:
             what = "is already stored in Git as it is; to have git-theta store its next version, run"
-        output.complain(path, f"{what}: git add --renormalize -- {output.quoted(path)}")
+        output.complain(path, f"{what}: git add --renormalize -- {place.typed(path)}")

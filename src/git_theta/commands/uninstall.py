@@ -16,8 +16,7 @@ __all__ = ["command"]
 def command(scope: str | None) -> None:
     """Take back what `git theta install` set, and nothing else; with --local, the pre-push hook as well.
 
-    Tracked files stay tracked: until it is installed again, Git refuses to add and check out those files where the
-    configuration of another scope still asks for git-theta, and elsewhere treats them as they are.
+    Tracked files stay tracked; until git-theta is installed again, Git adds and checks them out as they are.
     """
     scope = scope or installation.DEFAULT_SCOPE
     changed = installation.uninstall(scope, Path.cwd())

@@ -43,5 +43,5 @@ def command(pattern: tuple[str, ...]) -> None:
             output.complain(
                 file.path,
                 "Git still has its manifest; to have Git store the checkpoint as it is, run: "
-                f"git add --renormalize -- {output.quoted(file.path)}",
+                f"git add --renormalize -- {place.typed(file.path)}",
             )

@@ -24,9 +24,9 @@ from git_theta.names import shown
 from git_theta.source import BytesSource, FileSource
 from git_theta.store import reporting_full_disk
 
-__all__ = ["Cleaner", "spooled"]
+__all__ = ["Cleaner", "is_too_long_to_hold", "spooled"]
 
-HELD_BYTES = 2**20
+_HELD_BYTES = 2**20
 _BLOCK_BYTES = 2**20
 
 
@@ -42,8 +42,7 @@ class Cleaner:
         head = bytearray()
         for packet in packets:
             head += packet
-            limit = MAX_MANIFEST_BYTES if manifest.starts_like(head) else HELD_BYTES
-            if len(head) > limit:
+            if is_too_long_to_hold(head):
                 return self._clean_stream(path, bytes(head), packets)
         return self._clean_held(path, bytes(head))
 
@@ -104,6 +103,13 @@ class Cleaner:
         head = self._repository.blob_at("HEAD", name)
         blobs = self._repository.blobs([*oids, *([head] if head else [])], MAX_MANIFEST_BYTES)
         return list(blobs.values())
+
+
+def is_too_long_to_hold(head: bytearray) -> bool:
+    """Whether content that begins so is not held in memory: what may be a manifest is, as far as one may be long."""
+    if len(head) <= _HELD_BYTES:
+        return False
+    return len(head) > MAX_MANIFEST_BYTES or not (manifest.starts_like(head) or manifest.looks_like(head))
 
 
 def _parsed(texts: Iterable[bytes]) -> list[Manifest]:

@@ -29,7 +29,11 @@ class PacketReader:
 
     def packet(self) -> bytes | None:
         """The next packet's data; None for a flush. Raises EOFError at the end of the stream."""
-        size = int(self._take(4), 16)
+        head = self._take(4)
+        try:
+            size = int(head, 16)
+        except ValueError as error:
+            raise RepositoryError(f"this is not Git's filter protocol: a packet that begins with {head!r}") from error
         if size == 0:
             return None
         if size < 4 or size > MAX_DATA_BYTES + 4:

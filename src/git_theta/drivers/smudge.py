@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from git_theta import manifest, rebuild, transfer
+from git_theta import manifest, rebuild, transfer, worktree
 from git_theta.depot import Depot
-from git_theta.drivers.clean import HELD_BYTES, spooled
+from git_theta.drivers.clean import is_too_long_to_hold, spooled
 from git_theta.drivers.meter import Meter
 from git_theta.errors import ManifestError, ThetaError
 from git_theta.git import Repository
-from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.manifest import Manifest
 from git_theta.names import shown
 
 __all__ = ["Smudger"]
@@ -32,6 +32,7 @@ class Smudger:
         self._depot = depot
         self._delayed: dict[str, bytes] = {}
         self._unannounced: list[str] = []
+        self._asked: set[str] = set()  # those whose objects a remote was asked for
 
     def smudge(self, path: str, packets: Iterator[bytes], *, can_delay: bool) -> Runs | None:
         """The content for Git, whose request is in `packets`, all of which is read; None to be asked again later.
@@ -41,7 +42,7 @@ class Smudger:
         head = bytearray()
         for packet in packets:
             head += packet
-            if len(head) > (MAX_MANIFEST_BYTES if manifest.starts_like(head) else HELD_BYTES):
+            if is_too_long_to_hold(head):
                 return self._pass_through(bytes(head), packets)
         text = bytes(head)
         if not text and path in self._delayed:
@@ -52,26 +53,38 @@ class Smudger:
             if can_delay:
                 self._delayed[path] = text
                 self._unannounced.append(path)
+                self._asked.discard(path)
                 return None
+            self._fetch([text])
         found = _parse(text)
         limit = self._depot.settings.smudge_limit
         if found.size > limit:
             sys.stderr.write(
                 f"git-theta: {shown(path)}: {found.size} bytes are more than Git should hold in memory ({limit}); "
-                f"left as a manifest; run: git theta checkout -- '{shown(path)}'\n"
+                f"left as a manifest; run: git theta pull -- '{shown(path)}'\n"
             )
             return iter([text])
-        self._fetch([text])
         return self._rebuilt(path, found)
 
     def available(self) -> list[str]:
         """The delayed paths that Git may ask for now and has not been told of; empty when there are no more.
 
-        What they lack is fetched first, all in one call.
+        What they lack is fetched first, all in one call. Git gives up at the first file that fails: those that are known
+        to fail are kept back until it has the others.
         """
-        paths, self._unannounced = self._unannounced, []
-        self._fetch([self._delayed[path] for path in paths])
-        return paths
+        self._fetch(self._delayed[path] for path in self._unannounced if path not in self._asked)
+        self._asked.update(self._unannounced)
+        fit = [path for path in self._unannounced if self._is_fit(self._delayed.get(path, b""))]
+        told = fit or self._unannounced
+        self._unannounced = [path for path in self._unannounced if path not in set(told)]
+        return told
+
+    def _is_fit(self, text: bytes) -> bool:
+        """Whether a checkpoint can be rebuilt, as far as a look at its manifest and the names of its objects tells."""
+        try:
+            return not self._depot.store.missing(manifest.parse(text).objects())
+        except ManifestError:
+            return False
 
     def _fetch(self, texts: Iterable[bytes]) -> None:
         """Fetch what manifests lack. Why that failed is said once; the files that suffer are then named by their errors."""
@@ -87,6 +100,7 @@ class Smudger:
             sys.stderr.write(f"git-theta: {error}\n")
 
     def _rebuilt(self, path: str, found: Manifest) -> Runs:
+        worktree.check_objects(found, self._depot.store)
         layout = rebuild.read_layout(found, self._depot)
         return self._metered(path, found, rebuild.runs(found, layout, self._depot))
 

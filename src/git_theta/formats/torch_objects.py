@@ -344,8 +344,9 @@ def _in_range(number: int) -> bool:
     return 0 <= number <= tensor.MAX_SIZE_BYTES
 
 
-def _sparse_parts(layout: object) -> tuple[str, ...]:
+def _sparse_parts(layout: object) -> tuple[object, ...]:
+    """The keys of a sparse tensor's parts; numbers for a layout that we do not know."""
     match layout:
         case Record(args=(str() as text,)) | Global(name=text):
-            return _SPARSE_PARTS.get(text.rpartition(".")[2], ("0", "1", "2"))
-    return ("0", "1", "2")
+            return _SPARSE_PARTS.get(text.rpartition(".")[2], (0, 1, 2))
+    return (0, 1, 2)

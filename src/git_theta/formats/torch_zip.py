@@ -10,6 +10,7 @@ Specification: torch/serialization.py (`_save`), caffe2/serialize/inline_contain
 torch/csrc/jit/serialization/export_module.cpp.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from git_theta import names, tensor
@@ -23,6 +24,7 @@ from git_theta.source import Source
 
 __all__ = ["FORMAT", "TorchFormat"]
 
+_NUMBER = re.compile(r"(0|[1-9][0-9]{0,17})\Z")  # a storage's key, shown as it is; others are escaped as strings are
 _FOLDERS = ("data/", "constants/")
 
 
@@ -82,7 +84,7 @@ def _unused(entries: Mapping[str, Entry], used: Mapping[str, object]) -> list[Sp
     spans = []
     for key, entry in entries.items():
         if key.startswith(_FOLDERS) and key not in used and entry.size and _is_kept(entry):
-            name = "~storage/" + names.join(int(part) if part.isdecimal() else part for part in key.split("/"))
+            name = "~storage/" + names.join(int(part) if _NUMBER.match(part) else part for part in key.split("/"))
             if len(name) <= tensor.MAX_NAME_LENGTH:
                 spans.append(opaque_span([name], Region(entry.offset, entry.size)))
     return spans

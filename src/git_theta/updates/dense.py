@@ -31,7 +31,7 @@ SAMPLE_BYTES = 48 * 2**10
 SAMPLES = 3
 WORTH = 0.97
 
-_HEADER = struct.Struct("<IBBBx")
+_HEADER = struct.Struct("<IBBBB")
 _PLANE = struct.Struct("<I")
 _ZSTD = 1 << 31
 _local = threading.local()
@@ -111,7 +111,7 @@ def _encode_frame(chunk: memoryview, plan: Plan) -> list[bytes]:
     words: Words = np.frombuffer(chunk, f"<u{plan.word}")
     if plan.rotated:
         words = _rotated_left(words, plan.word)
-    head = _HEADER.pack(len(chunk), plan.word, plan.rotated, plan.planes)
+    head = _HEADER.pack(len(chunk), plan.word, plan.rotated, plan.planes, 0)
     bodies: list[bytes] = []
     for plane in range(plan.planes):
         raw = _plane(words, plan.word, plane, plan.planes).tobytes()
@@ -150,8 +150,8 @@ def _rotate_right(words: "Words", word: int) -> None:
 def _decode_frames(payload: Source, size: int) -> Iterator[memoryview]:
     offset = done = 0
     while offset < payload.size:
-        length, word, rotated, planes = _HEADER.unpack(_read(payload, offset, _HEADER.size))
-        if word not in (1, 2, 4, 8) or not 1 <= planes <= word or rotated > 1:
+        length, word, rotated, planes, zero = _HEADER.unpack(_read(payload, offset, _HEADER.size))
+        if word not in (1, 2, 4, 8) or not 1 <= planes <= word or rotated > 1 or zero:
             raise DamagedObjectError("a frame of no known kind")
         if not 0 < length <= min(MAX_FRAME_BYTES, size - done) or length % word:
             raise DamagedObjectError(f"a frame of {length} bytes, where {size - done} are left")
