@@ -41,7 +41,9 @@ def run(
         raise RepositoryError("git is not on the PATH; install Git 2.25 or newer") from error
     if done.returncode not in accept:
         words = [word for word in arguments[:4] if word != "--literal-pathspecs"]
-        raise RepositoryError(f"git {shown_path(' '.join(words[:3]))} failed: {_complaint(done.stderr, done.returncode)}")
+        raise RepositoryError(
+            f"git {shown_path(' '.join(words[:3]))} failed: {_complaint(done.stderr, done.returncode)}"
+        )
     return done.stdout
 
 
@@ -164,14 +166,16 @@ class Repository:
         rows = b"".join(b"%s %s\t%s\0" % (row.mode.encode(), row.oid.encode(), row.path) for row in entries)
         self.git("update-index", "-z", "--index-info", stdin=rows)
 
-    def refresh(self, paths: Sequence[bytes]) -> None:
+    def refresh(self, paths: Sequence[bytes], environ: Mapping[str, str]) -> None:
         """Have Git look at these files and note in the index how they lie on the disk, so that a status is quick.
 
-        Only a hint: what Git cannot note, because another process holds the index, it looks at again later.
+        Only a hint: what Git cannot note, because another process holds the index, it looks at again later. `environ` is
+        for the filter that Git starts.
         """
         listing = ("--pathspec-from-file=-", "--pathspec-file-nul")
         paths_z = b"".join(path + b"\0" for path in paths)
-        self.git("add", "--refresh", *listing, stdin=paths_z, accept=(0, 1, 128))
+        add = ["--literal-pathspecs", "add", "--refresh", *listing]
+        run(add, cwd=self.base, stdin=paths_z, accept=(0, 1, 128), environ=environ)
 
     def stage(self, path: bytes) -> None:
         """`git add` of one file."""
