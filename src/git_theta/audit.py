@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -71,6 +70,9 @@ def check(
     objects: Mapping[str, int], store: Store, threads: int, progress: Callable[[int], None] = lambda size_bytes: None
 ) -> dict[str, Fault]:
     """The objects that are missing or whose bytes are not what their name says; all of them are read, in threads."""
+
+    # `git theta -h` loads every command, and none of this.
+    from concurrent.futures import ThreadPoolExecutor
 
     def fault(oid: str) -> Fault | None:
         if not store.path(oid).exists():

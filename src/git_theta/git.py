@@ -268,6 +268,25 @@ class Repository:
             return []
         return self.git("for-each-ref", "--format=%(objectname)", f"refs/remotes/{remote}/").decode().split()
 
+    def push_urls(self, remote: str) -> list[str]:
+        """Where a remote is pushed to, as configured; none where that is the place it is fetched from."""
+        urls, other = (
+            self.git("config", "--get-all", f"remote.{remote}.{key}", accept=(0, 1)).decode("utf-8", "surrogateescape")
+            for key in ("url", "pushurl")
+        )
+        found = (other or urls).splitlines()
+        return found if found != urls.splitlines()[:1] else []
+
+    def listed_refs(self, url: str) -> list[str]:
+        """The oids that the refs of a repository elsewhere point at; raises RepositoryError where it cannot be asked."""
+        return [row.split("\t")[0] for row in self.git("ls-remote", url).decode("utf-8", "replace").splitlines()]
+
+    def boundary(self, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+        """The commits that `exclude` reaches and that are parents of commits that only `include` reaches."""
+        asked = "".join([*(f"{oid}\n" for oid in include), *(f"^{oid}\n" for oid in exclude)]).encode()
+        rows = self.git("rev-list", "--boundary", "--stdin", stdin=asked).decode().splitlines()
+        return [row[1:] for row in rows if row.startswith("-")]
+
     def attributes(self, paths: Sequence[bytes], attribute: str) -> dict[bytes, str]:
         """The value of an attribute for each path: "unspecified", "set", "unset" or a word."""
         listing = self.git("check-attr", "-z", "--stdin", attribute, stdin=b"".join(path + b"\0" for path in paths))

@@ -1,8 +1,8 @@
 """The pre-push hook, which sends the objects of checkpoints before Git sends the commits that name them.
 
 Others own that hook too (git-lfs, pre-commit, people), so ours is a block in it between two marks: added, renewed and
-removed by itself, first to run, and passing on the standard input that it has read. A hook that is no shell script is
-moved aside and started after ours.
+removed by itself, first to run, and passing on the standard input that it has read. A hook that is no shell script, or is
+switched off, is moved aside; the former is started after ours.
 
 Source: githooks(5), "pre-push".
 """
@@ -25,6 +25,7 @@ ASIDE = "pre-push.before-git-theta"
 _BEGIN = "# >>> git-theta: sends the objects of checkpoints first; `git theta uninstall --local` removes this >>>"
 _END = "# <<< git-theta <<<"
 _BLOCK = re.compile(rf"^{re.escape(_BEGIN)}$.*?^{re.escape(_END)}\n", re.MULTILINE | re.DOTALL)
+_CALL = re.compile(r"^[^#\n]*\bgit[ -]theta pre-push\b", re.MULTILINE)
 _SHELL = re.compile(rb"#![ \t]*(/usr/bin/env[ \t]+)?(\S*/)?(ba|da|z|k|a)?sh([ \t].*)?\r?\n")
 
 _TEXT = """\
@@ -46,8 +47,9 @@ fi
 _LFS = """\
 if [ -d "$(git rev-parse --git-common-dir)/lfs" ] && command -v git-lfs >/dev/null; then git lfs pre-push "$@"; fi
 """
+# One that Git would not run, because its owner has made it not executable, stays switched off.
 _ASIDE = """\
-exec "$(dirname "$0")/{aside}" "$@"
+if [ -x "$(dirname "$0")/{aside}" ]; then exec "$(dirname "$0")/{aside}" "$@"; fi
 """
 
 
@@ -58,9 +60,9 @@ def path(repository: Repository) -> Path:
 
 
 def is_added(repository: Repository) -> bool:
-    """Whether the hook has our block, as this version of Git-Theta writes it."""
+    """Whether the hook has our block, as this version of Git-Theta writes it, or calls us in its own words."""
     hook = path(repository)
-    return hook.is_file() and _block() in hook.read_text("utf-8", "surrogateescape")
+    return hook.is_file() and _sends(hook.read_text("utf-8", "surrogateescape"))
 
 
 def add(repository: Repository) -> bool:
@@ -72,7 +74,7 @@ def add(repository: Repository) -> bool:
     block = _block()
     old = hook.read_bytes() if hook.exists() else b""
     text = old.decode("utf-8", "surrogateescape")
-    if block in text:
+    if _sends(text):
         return False
     if repository.worktree and repository.common_dir not in hook.parents and repository.worktree in hook.parents:
         raise RepositoryError(
@@ -85,7 +87,7 @@ def add(repository: Repository) -> bool:
             new = f"#!/bin/sh\n{block}{_LFS}"
         elif _BLOCK.search(text):
             new = _BLOCK.sub(lambda _: block, text, count=1)
-        elif shebang := _SHELL.match(old):
+        elif (shebang := _SHELL.match(old)) and os.access(hook, os.X_OK):
             new = text[: shebang.end()] + block + text[shebang.end() :]
         else:
             hook.replace(hook.with_name(ASIDE))
@@ -119,6 +121,10 @@ def _write(hook: Path, text: str) -> None:
     temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
     temporary.chmod(0o755 if not hook.exists() else hook.stat().st_mode | 0o111)
     temporary.replace(hook)
+
+
+def _sends(text: str) -> bool:
+    return _block() in text or _CALL.search(_BLOCK.sub("", text)) is not None
 
 
 def _block() -> str:

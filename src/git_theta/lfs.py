@@ -34,6 +34,17 @@ _CONFIG = (
     "lfs.fetchexclude=",
 )
 _ATTRIBUTES = b"* filter=lfs\n"
+_CHATTER = (
+    "Uploading",
+    "Downloading",
+    "error: failed to",
+    "hint:",
+    "Errors logged to",
+    "Use `git lfs logs",
+    "Locking support",
+    'Remote "',
+)
+"""How lines of git-lfs begin that do not say what went wrong."""
 
 
 def version() -> tuple[int, int] | None:
@@ -72,7 +83,7 @@ def push(repository: Repository, remote: str, objects: Mapping[str, int], store:
                 f"object {oid} is damaged and was not sent; to see what it belongs to: git theta fsck"
             )
     oids = "".join(f"{oid}\n" for oid in objects).encode()
-    _run(repository, ["push", "--object-id", "--stdin", remote], remote, stdin=oids)
+    _run(repository, ["push", "--object-id", "--stdin", _place(repository, remote)], remote, stdin=oids)
 
 
 def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> dict[str, int]:
@@ -88,11 +99,18 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
         environ = _throwaway_objects(repository, Path(folder))
         tree = _pointer_tree(repository, Path(folder), wanted, environ)
         try:
-            _run(repository, ["fetch", "-I", "", "-X", "", remote, tree], remote, environ=environ)
+            _run(repository, ["fetch", "-I", "", "-X", "", _place(repository, remote), tree], remote, environ=environ)
         except TransferError:
             if len(store.missing(wanted)) == len(wanted):
                 raise
     return store.missing(wanted)
+
+
+def _place(repository: Repository, remote: str) -> str:
+    """A remote as git-lfs takes it: unless a remote has that name, it wants a URL where Git takes a path."""
+    if remote not in repository.remotes() and (repository.base / remote).is_dir():
+        return (repository.base / remote).resolve().as_uri()
+    return remote
 
 
 def _throwaway_objects(repository: Repository, folder: Path) -> dict[str, str]:
@@ -149,11 +167,7 @@ def _run(
 def _reason(stderr: bytes, code: int) -> str:
     """What git-lfs says that went wrong, in one line."""
     lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]
-    said = [
-        line
-        for line in lines
-        if line and not line.startswith(("Uploading", "Downloading", "error: failed to", "hint:"))
-    ]
+    said = [line for line in lines if line and not line.startswith(_CHATTER)]
     return shown_path("; ".join(dict.fromkeys(said))[:300] or f"git-lfs ended with exit code {code}")
 
 

@@ -8,7 +8,17 @@ from git_theta.errors import MissingObjectError, RepositoryError, TransferError
 from git_theta.git import Repository
 from git_theta.store import Store
 
-__all__ = ["PushedRef", "fetch", "objects_of", "objects_to_push", "parse_pushed", "push", "remotes"]
+__all__ = [
+    "PushedRef",
+    "fetch",
+    "objects_of",
+    "objects_to_push",
+    "objects_to_send",
+    "parse_pushed",
+    "push",
+    "push_target",
+    "remotes",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +48,36 @@ def parse_pushed(text: str) -> list[PushedRef]:
     return refs
 
 
-def objects_to_push(repository: Repository, remote: str, refs: Sequence[PushedRef]) -> dict[str, int]:
+def objects_to_push(
+    repository: Repository, remote: str, refs: Sequence[PushedRef], url: str | None = None
+) -> dict[str, int]:
     """The objects (oid to size in bytes) of manifests in the pushed commits that the remote does not have.
 
     What it has is told by its remote-tracking refs and by the oids that are overwritten, as far as they are known here.
+    Those refs tell nothing of a remote that is pushed to elsewhere than it is fetched from: it is asked for its refs.
     """
     include = [ref.local_oid for ref in refs if not ref.deletes]
     if not include:
         return {}
     known = repository.existing([ref.remote_oid for ref in refs if not ref.creates])
-    return objects_of(repository, include, [*known, *repository.remote_tracking(remote)])
+    if url is not None and repository.push_urls(remote):
+        known += repository.existing(repository.listed_refs(url))
+    else:
+        known += repository.remote_tracking(remote)
+    return objects_to_send(repository, include, known)
+
+
+def objects_to_send(repository: Repository, include: Sequence[str], exclude: Sequence[str]) -> dict[str, int]:
+    """`objects_of`, less what the last commits that `exclude` reaches name as well: of a large checkpoint few are new."""
+    objects = objects_of(repository, include, exclude)
+    trees = [f"{commit}^{{tree}}" for commit in repository.boundary(include, exclude)] if objects and exclude else []
+    there = objects_of(repository, trees, []) if trees else {}
+    return {oid: size for oid, size in objects.items() if oid not in there}
+
+
+def push_target(repository: Repository, remote: str, url: str | None) -> str:
+    """What git-lfs is to be told of a push to `url`: the remote's name, unless that stands for several places."""
+    return url if url is not None and len(repository.push_urls(remote)) > 1 else remote
 
 
 def objects_of(repository: Repository, include: Sequence[str], exclude: Sequence[str]) -> dict[str, int]:

@@ -26,9 +26,11 @@ def command(everything: bool, remote: str | None, revision: tuple[str, ...]) -> 
     if remote is None and not found:
         raise RepositoryError("the repository has no remote; to name one: git remote add origin URL")
     target = remote or found[0]
-    include = ["--all"] if everything else [*(revision or ("HEAD",))]
-    exclude = [] if everything else place.repository.remote_tracking(target)
-    objects = transfer.objects_of(place.repository, include, exclude)
+    if everything:
+        objects = transfer.objects_of(place.repository, ["--all"], [])
+    else:
+        exclude = place.repository.remote_tracking(target)
+        objects = transfer.objects_to_send(place.repository, revision or ("HEAD",), exclude)
     warning = transfer.push(place.repository, target, objects, place.store())
     if warning:
         output.complain(target, f"the objects were sent, but may be cleaned up by the host some day: {warning}")
