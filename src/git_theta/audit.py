@@ -48,10 +48,10 @@ class Spare:
     young: dict[str, int]
 
 
-def needs(repository: Repository, include: Sequence[str] = EVERYTHING) -> Needs:
-    """What the manifests in a history need; by default in all of it."""
+def needs(repository: Repository) -> Needs:
+    """What the manifests in all of the history need, and in what is being made."""
     found = Needs()
-    for item in history.manifests_of(repository, include, []):
+    for item in history.manifests_of(repository, [*EVERYTHING, *repository.in_progress()], []):
         if item.manifest is None:
             found.broken.append(item)
         else:

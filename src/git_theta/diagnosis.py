@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta import git, hooks, installation, lfs, tracked
-from git_theta.errors import RepositoryError
+from git_theta import git, hooks, installation, lfs, pointers, tracked, transfer
+from git_theta.errors import RepositoryError, TransferError
 from git_theta.git import Repository
 from git_theta.names import shown_path
 from git_theta.store import Store
@@ -41,6 +41,7 @@ def examine(repository: Repository | None, store: Store | None) -> Iterator[Find
     yield from _settings(repository)
     if repository is not None and store is not None:
         yield from _hook(repository)
+        yield from _remotes(repository)
         if repository.worktree is not None:
             yield from _files(repository, store)
             yield from _attributes(repository)
@@ -59,18 +60,22 @@ def _programs() -> Iterator[Finding]:
 
 def _settings(repository: Repository | None) -> Iterator[Finding]:
     cwd = repository.base if repository else Path.cwd()
-    values = {
-        key: git.run(["config", "--get", key], cwd=cwd, accept=(0, 1)).decode().strip()
-        for key in installation.settings()
-    }
+
+    def value(key: str, *options: str) -> str:
+        return git.run(["config", *options, "--get", key], cwd=cwd, accept=(0, 1, 128)).decode().strip()
+
+    values = {key: value(key) for key in installation.settings()}
     process = values[installation.PROCESS_KEY]
     if not process:
         yield Finding("Git does not start git-theta: filter.theta.process is not set", "git theta install")
         return
-    program = shlex.split(process)[0]
+    try:
+        program = shlex.split(process)[0]
+    except ValueError:  # a quotation mark without its other
+        program = process
     if shutil.which(program) is None:
         yield Finding(f"filter.theta.process names {shown_path(program)}, which cannot be run", "git theta install")
-    if values["filter.theta.required"] != "true":
+    if value("filter.theta.required", "--type=bool") != "true":
         yield Finding(
             "Git stores whole checkpoints where git-theta fails: filter.theta.required is not true", "git theta install"
         )
@@ -93,6 +98,26 @@ def _hook(repository: Repository) -> Iterator[Finding]:
         yield Finding("the pre-push hook cannot be run", f"chmod +x {hook}")
 
 
+def _remotes(repository: Repository) -> Iterator[Finding]:
+    """What was pushed without its objects, as far as the remotes' pointers tell."""
+    for remote in repository.remotes():
+        pushed = repository.remote_tracking(remote)
+        needed = transfer.objects_of(repository, pushed, []) if pushed else {}
+        if not needed:
+            continue
+        name = shown_path(remote)
+        try:
+            lacking = needed.keys() - pointers.listed(repository, remote)
+        except TransferError as error:
+            yield Finding(f"{name} cannot be asked what it has: {error}", "git remote -v, and look at its address")
+        else:
+            if lacking:
+                what = f"{len(lacking)} object{'s' if len(lacking) > 1 else ''}"
+                yield Finding(
+                    f"{name} lacks {what} of what was pushed there", f"git theta push --all {shlex.quote(name)}"
+                )
+
+
 def _files(repository: Repository, store: Store) -> Iterator[Finding]:
     missing: dict[str, int] = {}
     for file in tracked.find(repository, tracked.entries(repository)):
@@ -106,7 +131,12 @@ def _files(repository: Repository, store: Store) -> Iterator[Finding]:
         elif file.manifest:
             missing |= store.missing(file.manifest.objects())
     if missing:
-        yield Finding(f"{len(missing)} objects of what is checked out are not here", "git theta pull")
+        what = (
+            "1 object of what is checked out is"
+            if len(missing) == 1
+            else f"{len(missing)} objects of what is checked out are"
+        )
+        yield Finding(f"{what} not here", "git theta pull")
 
 
 def _attributes(repository: Repository) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ indexes, worktrees and partial clones need no special case (docs/design/002-call
 """
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ __all__ = ["IndexEntry", "Repository", "blob_named", "discover", "run"]
 
 
 MAX_ARGUMENTS = 256
+_NOTES = ("*_HEAD", "AUTO_MERGE", "MERGE_AUTOSTASH", "rebase-*/*", "sequencer/*", "refs/*/**/*")
+_OID = re.compile(r"^(?:[0-9a-f]{64}|[0-9a-f]{40})\b", re.MULTILINE)
 
 
 def run(
@@ -232,19 +235,31 @@ class Repository:
                     yield oid, content
 
     def place_of(self, blob: str) -> str:
-        """A commit and path that have this blob, "9f2c1ab:model.pt"; "" where only the index or nothing has it."""
-        options = (
-            "--all",
-            "--reflog",
-            f"--find-object={blob}",
-            "--diff-filter=AM",
-            "-m",
-            "--max-count=1",
-            "--no-renames",
-        )
-        rows = self.git("log", *options, "--format=%h", "--name-only", "-z").split(b"\0")
-        words = [row.strip(b"\n") for row in rows if row.strip(b"\n")]
-        return os.fsdecode(b":".join(words[:2])) if len(words) >= 2 else ""
+        """A commit that brought this blob, and its path, "9f2c1ab:model.pt"; "" where only the index or nothing has it."""
+        options = ("--all", "--reflog", f"--find-object={blob}", "-m", "--no-renames", "--raw", "--no-abbrev")
+        commit = ""
+        words = iter(self.git("log", *options, "--format=commit %H", "-z").split(b"\0"))
+        for word in words:
+            line = word.strip(b"\n")
+            if line.startswith(b"commit "):
+                commit = line.removeprefix(b"commit ").decode()
+            elif line.startswith(b":"):
+                path = next(words, b"")
+                if line.split(b" ")[3].decode() == blob:
+                    return f"{self.git('rev-parse', '--short', commit).decode().strip()}:{os.fsdecode(path)}"
+        return ""
+
+    def in_progress(self) -> list[str]:
+        """The oids that merges, rebases and the like have noted in files which no walk over refs and reflogs sees.
+
+        Those of every worktree: MERGE_HEAD, the autostash of a rebase, another worktree's refs/bisect, ...
+        """
+        noted: set[str] = set()
+        for folder in (self.common_dir, *(self.common_dir / "worktrees").glob("*/")):
+            files = [path for pattern in _NOTES for path in folder.glob(pattern) if path.is_file()]
+            for path in files:
+                noted.update(_OID.findall(path.read_text("utf-8", "replace")))
+        return self.existing(sorted(noted))
 
     def existing(self, oids: Sequence[str]) -> list[str]:
         """Those of the objects that are here."""

@@ -89,7 +89,8 @@ def push(repository: Repository, remote: str, objects: Mapping[str, int], store:
 def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> dict[str, int]:
     """Fetch objects (oid to size in bytes) from a remote; the ones that are still missing afterwards.
 
-    git-lfs checks the hash of a download before it gets its name. Raises TransferError where nothing could be fetched.
+    git-lfs checks the hash of a download before it gets its name. Raises TransferError where it failed, though others may
+    have come.
     """
     wanted = store.missing(dict(objects))
     if not wanted:
@@ -98,11 +99,7 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = _throwaway_objects(repository, Path(folder))
         tree = _pointer_tree(repository, Path(folder), wanted, environ)
-        try:
-            _run(repository, ["fetch", "-I", "", "-X", "", _place(repository, remote), tree], remote, environ=environ)
-        except TransferError:
-            if len(store.missing(wanted)) == len(wanted):
-                raise
+        _run(repository, ["fetch", "-I", "", "-X", "", _place(repository, remote), tree], remote, environ=environ)
     return store.missing(wanted)
 
 

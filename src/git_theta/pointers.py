@@ -21,6 +21,14 @@ __all__ = ["REF", "keep", "listed"]
 REF = "refs/theta/pointers"
 _TRIES = 5
 _OID = re.compile(r"[0-9a-f]{2}/[0-9a-f]{62}\Z")
+_FETCH = (
+    "--quiet",
+    "--no-tags",
+    "--no-write-fetch-head",
+    "--refmap=",
+    "--no-recurse-submodules",
+    "--no-auto-gc",
+)
 _WHO = {
     "GIT_AUTHOR_NAME": "git-theta",
     "GIT_AUTHOR_EMAIL": "git-theta@localhost",
@@ -68,7 +76,8 @@ def _remote_commit(repository: Repository, remote: str) -> str | None:
         listed = repository.git("ls-remote", remote, REF).split()
         if not listed:
             return None
-        repository.git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, REF)
+        # --refmap= keeps a refspec of the user's that covers every ref from writing this one here as well.
+        repository.git("fetch", *_FETCH, remote, REF)
     except RepositoryError as error:
         raise TransferError(str(error)) from error
     return listed[0].decode()

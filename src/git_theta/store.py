@@ -48,6 +48,14 @@ class Store:
         except OSError:
             return False
 
+    def freshen(self, oid: str) -> None:
+        """Make an object young again: what takes it into use may not be seen in any index or commit for a while.
+
+        `prune` leaves young objects alone. A store that cannot be written is not pruned, either.
+        """
+        with contextlib.suppress(OSError):
+            os.utime(self.path(oid))
+
     def objects(self) -> Iterator[Path]:
         """The files of all objects that are here."""
         for path in (self.root / "objects").glob("??/??/*"):

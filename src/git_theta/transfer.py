@@ -121,6 +121,7 @@ def fetch(repository: Repository, objects: Mapping[str, int], store: Store, remo
             missing = lfs.fetch(repository, source, missing, store)
         except TransferError as error:
             problems.append(str(error))
+            missing = store.missing(missing)
         if not missing:
             return
     if problems:

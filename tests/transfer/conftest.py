@@ -1,4 +1,4 @@
-"""Fixtures: a repository that has been pushed, its remote, and LFS servers."""
+"""Fixtures: LFS servers."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,43 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import isolate
-from tests.repositories import Repo
+from tests.sites import Site
 from tests.transfer.servers import FaultyServer, faulty, giftless
-from tests.transfer.sites import Site, bare
-
-
-@pytest.fixture
-def site(tracked: Repo, tmp_path: Path) -> Site:
-    """`tracked` with the remote "origin", an empty bare repository at a path; nothing has been pushed."""
-    remote = bare(tmp_path / "remote.git")
-    tracked.git("remote", "add", "origin", str(remote.path))
-    return Site(tmp_path, tracked, remote)
-
-
-@pytest.fixture
-def published(pushed: Path, home: Path, tmp_path: Path) -> Site:
-    """`site` after `git push`."""
-    shutil.copyfile(pushed / "home" / ".gitconfig", home / ".gitconfig")
-    for name in ("repo", "remote.git"):
-        shutil.copytree(pushed / name, tmp_path / name)
-    site = Site(tmp_path, Repo(tmp_path / "repo"), Repo(tmp_path / "remote.git"))
-    site.repo.git("remote", "set-url", "origin", str(site.remote.path))
-    return site
-
-
-@pytest.fixture(scope="session")
-def pushed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `published` is a copy of."""
-    folder = tmp_path_factory.mktemp("pushed")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        isolate(folder / "home", monkeypatch)
-        shutil.copyfile(template / "home" / ".gitconfig", folder / "home" / ".gitconfig")
-        shutil.copytree(template / "repo", folder / "repo")
-        repo, remote = Repo(folder / "repo"), bare(folder / "remote.git")
-        repo.git("remote", "add", "origin", str(remote.path))
-        repo.git("push", "--quiet", "--set-upstream", "origin", "main")
-    return folder
 
 
 @pytest.fixture
@@ -51,6 +16,15 @@ def server(home: Path) -> Iterator[FaultyServer]:
     with faulty() as running:
         use(home, running.url)
         yield running
+
+
+@pytest.fixture
+def online(published: Site, server: FaultyServer) -> Site:
+    """`published`, with its objects on the faulty server and nowhere else."""
+    for path in published.repo.objects():
+        server.objects[path.name] = path.read_bytes()
+    shutil.rmtree(published.remote.path / "theta")
+    return published
 
 
 @pytest.fixture(scope="session")

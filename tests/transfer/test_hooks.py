@@ -9,7 +9,7 @@ import pytest
 from git_theta import hooks
 from git_theta.git import discover
 from tests.repositories import Outcome, Repo, model
-from tests.transfer.sites import A, Site, bare, only, stored
+from tests.sites import A, Site, bare, only, stored
 
 SHELL = """\
 #!/bin/sh

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from tests.repositories import Repo, model
+from tests.sites import A, B, Site, bare, stored
 from tests.transfer.conftest import use
 from tests.transfer.servers import FaultyServer
-from tests.transfer.sites import A, B, Site, bare, stored
 
 
 def test_push_sends_objects_and_keeps_pointers_of_them(site: Site) -> None:

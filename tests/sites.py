@@ -55,8 +55,29 @@ def stored(repo: Repo) -> set[str]:
     return {path.name for path in root.rglob("*") if path.is_file()}
 
 
-def only(folder: Path, *names: str, **scripts: str) -> str:
-    """A PATH of one new folder with these programs of the machine, git-theta, and scripts made of their text."""
+def fronted(folder: Path, **scripts: str) -> str:
+    """The PATH with a new folder before it that has scripts made of their text; `git_lfs` is `git-lfs`."""
+    folder.mkdir()
+    for name, text in scripts.items():
+        script = folder / name.replace("_", "-")
+        script.write_text(text)
+        script.chmod(0o755)
+    return os.pathsep.join([os.fspath(folder), os.environ["PATH"]])
+
+
+def logged_git_lfs(log: Path) -> str:
+    """The text of a git-lfs that notes how it was called, one line each, is noisy, and then is the real one."""
+    real = shutil.which("git-lfs")
+    return f'#!/bin/sh\necho "$1" >> "{log}"\n[ "$1" != fetch ] || echo noise; exec "{real}" "$@"\n'
+
+
+def calls(log: Path) -> list[str]:
+    """How often the logged git-lfs was called to move something."""
+    return [line for line in log.read_text().splitlines() if line in ("fetch", "push", "smudge", "pull")]
+
+
+def only(folder: Path, *names: str) -> str:
+    """A PATH of one new folder with Git, Git-Theta, a shell, and these programs of the machine."""
     folder.mkdir()
     for name in ("git", "sh", "cat", "dirname", "env", *names):
         found = shutil.which(name)
@@ -64,8 +85,4 @@ def only(folder: Path, *names: str, **scripts: str) -> str:
         (folder / name).symlink_to(found)
     for name in ("git-theta", "git-theta-filter"):
         (folder / name).symlink_to(scripts_path() / name)
-    for name, text in scripts.items():
-        script = folder / name.replace("_", "-")
-        script.write_text(text)
-        script.chmod(0o755)
     return os.fspath(folder)
