@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from git_theta import git
-from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, TransferError
+from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError, TransferError
 from git_theta.git import Repository
 from git_theta.names import shown_path
 from git_theta.store import Store
@@ -34,6 +34,9 @@ _CONFIG = (
     "lfs.fetchexclude=",
 )
 _ATTRIBUTES = b"* filter=lfs\n"
+_LONG = 240
+_FULL = (b"no space left on device", b"disk quota exceeded", b"file too large")
+"""What the system says of a full disk (strerror(3)), in git-lfs' words."""
 _CHATTER = (
     "Uploading",
     "Downloading",
@@ -158,6 +161,9 @@ def _run(
         env=variables,
     )
     if done.returncode:
+        full = next((words for words in _FULL if words in done.stderr.lower()), None)
+        if full and arguments[0] == "fetch":
+            raise SpaceError(f"{repository.theta_dir}: no space left ({full.decode()}); free some and try again")
         raise TransferError(f"{shown_path(remote)}: {_reason(done.stderr, done.returncode)}")
 
 
@@ -165,7 +171,11 @@ def _reason(stderr: bytes, code: int) -> str:
     """What git-lfs says that went wrong, in one line."""
     lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]
     said = [line for line in lines if line and not line.startswith(_CHATTER)]
-    return shown_path("; ".join(dict.fromkeys(said))[:300] or f"git-lfs ended with exit code {code}")
+    lines = [
+        line if len(line) <= _LONG else f"{line[: _LONG // 2]} ... {line[-_LONG // 2 :]}"
+        for line in dict.fromkeys(said)
+    ]
+    return shown_path("; ".join(lines[:2]) or f"git-lfs ended with exit code {code}")
 
 
 def _check_version() -> None:

@@ -51,7 +51,9 @@ def keep(repository: Repository, remote: str, objects: Mapping[str, int]) -> Non
             return
         try:
             # --no-verify: git-lfs' own hook would look for the pointers' objects in its store, where they are not.
-            repository.git("push", "--no-verify", "--quiet", remote, f"{commit}:{REF}")
+            # And a remote that is a mirror takes no refspecs.
+            plain = ("-c", f"remote.{remote}.mirror=false") if remote in repository.remotes() else ()
+            repository.git(*plain, "push", "--no-verify", "--quiet", remote, f"{commit}:{REF}")
         except RepositoryError as error:
             refused = str(error)
             if _remote_commit(repository, remote) == parent:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from git_theta import history, lfs, pointers
 from git_theta.errors import MissingObjectError, RepositoryError, TransferError
 from git_theta.git import Repository
+from git_theta.names import shown_path
 from git_theta.store import Store
 
 __all__ = [
@@ -26,6 +27,7 @@ class PushedRef:
     """A line that Git gives to pre-push: githooks(5). An oid of zeros stands for nothing."""
 
     local_oid: str
+    remote_ref: str
     remote_oid: str
 
     @property
@@ -44,7 +46,7 @@ def parse_pushed(text: str) -> list[PushedRef]:
         words = line.split(" ")
         if len(words) != 4:
             raise RepositoryError("git gave the pre-push hook a line that it does not know")
-        refs.append(PushedRef(words[1], words[3]))
+        refs.append(PushedRef(words[1], words[2], words[3]))
     return refs
 
 
@@ -55,7 +57,13 @@ def objects_to_push(
 
     What it has is told by its remote-tracking refs and by the oids that are overwritten, as far as they are known here.
     Those refs tell nothing of a remote that is pushed to elsewhere than it is fetched from: it is asked for its refs.
+    Raises RepositoryError for a push that deletes the side ref; of what `git push --mirror` deletes, no hook is told.
     """
+    if any(ref.deletes and ref.remote_ref == pointers.REF for ref in refs):
+        raise RepositoryError(
+            f"this push deletes {pointers.REF}, which keeps the objects of checkpoints alive on {shown_path(remote)}; "
+            f"to do so, push with --no-verify, and have it made again: git theta push --all {shown_path(remote)}"
+        )
     include = [ref.local_oid for ref in refs if not ref.deletes]
     if not include:
         return {}

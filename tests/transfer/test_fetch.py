@@ -1,13 +1,16 @@
 """Clone, checkout and `git theta pull`: what is missing comes in one call, whole or not at all."""
 
 import hashlib
+import os
 import shutil
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from git_theta import lfs, manifest
-from tests.checkpoints import safetensors, weights
+from tests.checkpoints import linux_only, safetensors, weights
 from tests.repositories import Outcome, Repo, model
 from tests.sites import A, B, Site, bare, calls, fronted, logged_git_lfs, only, stored
 from tests.transfer.conftest import use
@@ -318,3 +321,54 @@ def test_version_of_git_lfs(home: Path) -> None:
     found = lfs.version()
     assert found is not None
     assert found >= lfs.OLDEST
+
+
+def test_store_that_cannot_be_written(published: Site) -> None:
+    clone = published.clone("clone", "--no-checkout")
+    theta = clone.path / ".git" / "theta"
+    theta.mkdir(exist_ok=True)
+    (theta / "objects").write_bytes(b"")  # no folder: root may write into any
+    checks(published, clone.run_git("checkout", "main"), "8 objects", "not a directory")
+
+
+@linux_only
+def test_disk_that_is_full(online: Site) -> None:
+    """No file may be longer than 40 kB, which none but the large objects are."""
+    import resource
+
+    clone = online.clone("clone", "--no-checkout")
+    argv = ["git", "checkout", "main"]
+    done = subprocess.run(
+        argv,
+        cwd=clone.path,
+        capture_output=True,
+        check=False,
+        restore_signals=False,  # Python ignores SIGXFSZ, and has its children do so
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+    )
+    checks(
+        online,
+        Outcome(done.returncode, "", done.stderr.decode()),
+        "no space left (file too large); free some and try again",
+    )
+    clone.git("checkout", "--quiet", "main", "--", ".")
+    assert clone.read(A) == model(0)
+
+
+@linux_only
+def test_progress_on_a_terminal_stays_out_of_the_protocol(published: Site) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ["git", "clone", str(published.remote.path), "clone"], cwd=published.folder, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # how a terminal says that all have left it
+        while run := os.read(ours, 2**16):
+            said += run
+    os.close(ours)
+    assert process.wait() == 0
+    assert b"Downloading LFS objects" in said
+    assert Repo(published.folder / "clone").read(A) == model(0)

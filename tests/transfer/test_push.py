@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.repositories import Repo, model
 from tests.sites import A, B, Site, bare, stored
 from tests.transfer.conftest import use
-from tests.transfer.servers import FaultyServer
+from tests.transfer.servers import Fault, FaultyServer
 
 
 def test_push_sends_objects_and_keeps_pointers_of_them(site: Site) -> None:
@@ -247,3 +249,78 @@ def test_ordinary_lfs_files_travel_with_ours(published: Site) -> None:
 def test_user_without_git_theta_gets_manifests_that_say_what_to_do(published: Site, home: Path) -> None:
     published.repo.ok("uninstall")
     assert b"git theta pull" in published.clone().read(A)
+
+
+def test_mirror_is_sent_objects_and_its_pointers_can_be_made_again(site: Site) -> None:
+    """Git tells no hook of what `git push --mirror` deletes."""
+    site.repo.git("config", "remote.origin.mirror", "true")
+    site.repo.git("push")
+    before = site.refs()
+    assert site.kept() == stored(site.repo)
+    site.repo.git("push")
+    assert site.kept() == set()
+    site.repo.ok("push", "--all", "origin")
+    assert site.refs().keys() >= before.keys()
+    assert site.kept() == stored(site.repo)
+
+
+def test_side_ref_is_deleted_only_on_purpose(published: Site) -> None:
+    done = published.repo.run_git("push", "origin", ":refs/theta/pointers")
+    assert done.code == 1
+    assert "this push deletes refs/theta/pointers" in done.err
+    assert "git theta push --all origin" in done.err
+    assert published.kept() == stored(published.repo)
+    published.repo.git("push", "--no-verify", "origin", ":refs/theta/pointers")
+    assert published.kept() == set()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("batch", 403), "403"),
+        (Fault("batch", 507), "507"),
+        (Fault("batch", object_error=422), "422"),
+        (Fault("put", 413), "413"),
+        (Fault("put", 500), "500"),
+        (Fault("put", cut=1000), ""),
+    ],
+    ids=["no right", "quota", "object refused", "too large", "server", "cut"],
+)
+def test_objects_that_cannot_be_sent_fail_the_push_before_any_ref_moves(
+    site: Site, server: FaultyServer, fault: Fault, words: str
+) -> None:
+    server.faults.append(fault)
+    done = site.repo.run_git("push", "origin", "main")
+    assert done.code == 1
+    said = [line for line in done.err.splitlines() if line.startswith("git-theta: ")]
+    assert len(said) == 1
+    assert said[0].startswith("git-theta: origin: ")
+    assert words in said[0]
+    assert site.refs() == {}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("put", 503, times=2),
+        Fault("put", 429, {"Retry-After": "1"}, times=1),
+        Fault("put", cut=1000, times=1),
+        Fault("batch", expired=True, times=1),
+    ],
+    ids=["503", "429", "cut", "expired"],
+)
+def test_fault_that_passes_does_not_fail_the_push(site: Site, server: FaultyServer, fault: Fault) -> None:
+    server.faults.append(fault)
+    site.repo.git("push", "origin", "main")
+    assert set(server.objects) == stored(site.repo)
+
+
+def test_push_that_failed_half_way_goes_on(site: Site, server: FaultyServer) -> None:
+    server.faults.extend([Fault("put", times=4), Fault("put", 413)])
+    site.repo.git("push", "origin", "main", accept=(1,))
+    assert len(server.objects) == 4
+    server.faults.clear()
+    server.counts.clear()
+    site.repo.git("push", "origin", "main")
+    assert server.counts["put"] == 4
+    assert set(server.objects) == stored(site.repo)
