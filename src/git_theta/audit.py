@@ -1,4 +1,4 @@
-"""Audits of the store: which objects history needs, whether they are here and whole, and what nothing needs any more."""
+"""Audits of the store: which objects history needs, whether they are here and whole, and what nothing needs."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,7 +61,7 @@ def needs(repository: Repository) -> Needs:
 
 
 def unreadable(found: Needs) -> ManifestError:
-    """The error that says that nothing may be removed while there are manifests of which nobody knows what they need."""
+    """The error that says that nothing may be removed while nobody knows what some manifests need."""
     first = found.broken[0]
     return ManifestError(f"blob {first.blob}: its manifest cannot be used ({first.problem}); nothing was removed")
 

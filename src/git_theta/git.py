@@ -235,7 +235,7 @@ class Repository:
                     yield oid, content
 
     def place_of(self, blob: str) -> str:
-        """A commit that brought this blob, and its path, "9f2c1ab:model.pt"; "" where only the index or nothing has it."""
+        """A commit that brought this blob, and its path, "9f2c1ab:model.pt"; "" where none has it."""
         options = ("--all", "--reflog", f"--find-object={blob}", "-m", "--no-renames", "--raw", "--no-abbrev")
         commit = ""
         words = iter(self.git("log", *options, "--format=commit %H", "-z").split(b"\0"))
@@ -293,7 +293,7 @@ class Repository:
         return found if found != urls.splitlines()[:1] else []
 
     def listed_refs(self, url: str) -> list[str]:
-        """The oids that the refs of a repository elsewhere point at; raises RepositoryError where it cannot be asked."""
+        """The oids that the refs of a repository elsewhere point at; raises RepositoryError if it cannot be asked."""
         return [row.split("\t")[0] for row in self.git("ls-remote", url).decode("utf-8", "replace").splitlines()]
 
     def boundary(self, include: Sequence[str], exclude: Sequence[str]) -> list[str]:

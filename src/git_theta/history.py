@@ -1,7 +1,7 @@
 """History: the manifests that commits hold, wherever they stand in it.
 
-A manifest is known by its content, not by attributes, which change over a history: every blob of a fitting size is looked
-at. Blobs are streamed, a few at a time in memory.
+A manifest is known by its content, not by attributes, which change over a history: every blob of a fitting size is
+looked at. Blobs are streamed, a few at a time in memory.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,8 +1,8 @@
 """The pre-push hook, which sends the objects of checkpoints before Git sends the commits that name them.
 
 Others own that hook too (git-lfs, pre-commit, people), so ours is a block in it between two marks: added, renewed and
-removed by itself, first to run, and passing on the standard input that it has read. A hook that is no shell script, or is
-switched off, is moved aside; the former is started after ours.
+removed by itself, first to run, and passing on the standard input that it has read. A hook that is no shell script,
+or is switched off, is moved aside; the former is started after ours.
 
 Source: githooks(5), "pre-push".
 """
@@ -34,7 +34,7 @@ theta_refs=$(cat)
 if theta={script}; [ -x "$theta" ] || theta=$(command -v git-theta); then
     printf '%s\\n' "$theta_refs" | "$theta" pre-push "$@" || exit $?
 else
-    echo 'git-theta is not installed, and the objects of checkpoints would not be sent; push with --no-verify to go on' >&2
+    echo 'git-theta is not installed, and the objects of checkpoints would not be sent; to go on: --no-verify' >&2
     exit 1
 fi
 if [ -z "$theta_refs" ]; then exec </dev/null; else exec <<GIT_THETA_REFS

@@ -1,13 +1,14 @@
 """The only caller of git-lfs: moves objects between our store and a remote, any number in one call.
 
-`-c lfs.storage=theta` makes git-lfs read and write `<git common dir>/theta/objects`, which is our store, and keeps its own
-prune away from it. The setting is relative on purpose: an absolute one reaches git-lfs' agent for file:// remotes too,
+`-c lfs.storage=theta` makes git-lfs read and write `<git common dir>/theta/objects`, which is our store, and keeps its
+own prune away from it. The setting is relative on purpose: an absolute one reaches git-lfs' agent for file:// remotes too,
 which would take both ends for the same folder and copy nothing.
 
 Source: git-lfs-push(1) and git-lfs-fetch(1) of git-lfs 3.3; the pointer is docs/spec.md of git-lfs.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,9 @@ _CONFIG = (
 )
 _ATTRIBUTES = b"* filter=lfs\n"
 _LONG = 240
+_PARTICULARS = re.compile(r"[0-9a-f]{64}[0-9]*|[0-9]+")
+_NO_PROTOCOL = re.compile(r'missing protocol: "(.*)/info/lfs"')
+"""git-lfs takes a path for a URL where nothing lies at it."""
 _FULL = (b"no space left on device", b"disk quota exceeded", b"file too large")
 """What the system says of a full disk (strerror(3)), in git-lfs' words."""
 _CHATTER = (
@@ -92,8 +96,8 @@ def push(repository: Repository, remote: str, objects: Mapping[str, int], store:
 def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> dict[str, int]:
     """Fetch objects (oid to size in bytes) from a remote; the ones that are still missing afterwards.
 
-    git-lfs checks the hash of a download before it gets its name. Raises TransferError where it failed, though others may
-    have come.
+    git-lfs checks the hash of a download before it gets its name. Raises TransferError where it failed; some may have
+    come nevertheless.
     """
     wanted = store.missing(dict(objects))
     if not wanted:
@@ -168,14 +172,15 @@ def _run(
 
 
 def _reason(stderr: bytes, code: int) -> str:
-    """What git-lfs says that went wrong, in one line."""
-    lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]
-    said = [line for line in lines if line and not line.startswith(_CHATTER)]
-    lines = [
-        line if len(line) <= _LONG else f"{line[: _LONG // 2]} ... {line[-_LONG // 2 :]}"
-        for line in dict.fromkeys(said)
-    ]
-    return shown_path("; ".join(lines[:2]) or f"git-lfs ended with exit code {code}")
+    """What git-lfs says that went wrong, in one line: the first two that differ in more than the object concerned."""
+    said: dict[str, str] = {}
+    for line in map(str.strip, stderr.decode("utf-8", "replace").splitlines()):
+        if absent := _NO_PROTOCOL.search(line):
+            return shown_path(f"there is no repository at {absent[1]}; to see its address: git remote -v")
+        if line and not line.startswith(_CHATTER):
+            short = line if len(line) <= _LONG else f"{line[: _LONG // 2]} ... {line[-_LONG // 2 :]}"
+            said.setdefault(_PARTICULARS.sub("", line), short)
+    return shown_path("; ".join([*said.values()][:2]) or f"git-lfs ended with exit code {code}")
 
 
 def _check_version() -> None:

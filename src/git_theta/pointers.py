@@ -1,8 +1,8 @@
 """The side ref that keeps objects alive on a host: `refs/theta/pointers`, commits of LFS pointers.
 
 Hosts delete LFS objects that no pointer in the repository names (GitLab's housekeeping, Gitea's and Forgejo's optional
-collection). Our manifests are no pointers, so what was pushed is also named there, a file for each object. The ref lives
-on the remote alone: a local one would make `git lfs fetch --all` fetch every object of ours a second time.
+collection). Our manifests are no pointers, so what was pushed is also named there, a file for each object. The ref
+lives on the remote alone: a local one would make `git lfs fetch --all` fetch every object of ours a second time.
 """
 
 import re

@@ -76,7 +76,7 @@ def objects_to_push(
 
 
 def objects_to_send(repository: Repository, include: Sequence[str], exclude: Sequence[str]) -> dict[str, int]:
-    """`objects_of`, less what the last commits that `exclude` reaches name as well: of a large checkpoint few are new."""
+    """`objects_of`, less what the last commits that `exclude` reaches name as well: of a checkpoint few are new."""
     objects = objects_of(repository, include, exclude)
     trees = [f"{commit}^{{tree}}" for commit in repository.boundary(include, exclude)] if objects and exclude else []
     there = objects_of(repository, trees, []) if trees else {}

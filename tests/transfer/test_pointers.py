@@ -1,5 +1,6 @@
 """The side ref: a union, whoever pushes at once, and nothing of it left here."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,18 @@ def test_user_settings_of_push_and_fetch_do_no_harm(site: Site) -> None:
     site.repo.commit()
     site.repo.git("push", "--quiet", "origin", "main")
     assert set(site.refs()) == {"refs/heads/main", "refs/tags/heavy", POINTERS}
+
+
+def test_two_processes_that_push_at_once(published: Site) -> None:
+    clone = published.clone()
+    for repo, seed in ((published.repo, 80), (clone, 90)):
+        repo.write(A, model(seed))
+        repo.commit()
+    processes = [
+        subprocess.Popen(["git", "push", "--quiet", "origin", f"HEAD:{name}"], cwd=repo.path, stderr=subprocess.PIPE)
+        for repo, name in ((published.repo, "one"), (clone, "two"))
+    ]
+    for process in processes:
+        assert process.communicate()[1] == b""
+        assert process.returncode == 0
+    assert published.kept() == stored(published.repo) | stored(clone)

@@ -44,7 +44,8 @@ def command(remote: str | None, dry_run: bool) -> int:
     size = output.size(sum(found.objects.values()))
     whole = len(found.objects) - len(faults)
     print(
-        f"{output.count(len(found.manifests), 'checkpoint')}: {whole:,} of {len(found.objects):,} objects are whole ({size})"
+        f"{output.count(len(found.manifests), 'checkpoint')}: "
+        f"{whole:,} of {len(found.objects):,} objects are whole ({size})"
     )
     if faults:
         print("to fetch the others: git theta fetch --all; or git add a file that has these parameters again")
@@ -78,9 +79,8 @@ def _first_remote(repository: Repository) -> str:
 def _check_remote(repository: Repository, remote: str) -> int:
     needed = transfer.objects_of(repository, repository.remote_tracking(remote), [])
     lacking = needed.keys() - pointers.listed(repository, remote)
-    print(
-        f"{shown_path(remote)}: {len(needed) - len(lacking):,} of {len(needed):,} objects of what was pushed are kept there"
-    )
+    kept = len(needed) - len(lacking)
+    print(f"{shown_path(remote)}: {kept:,} of {len(needed):,} objects of what was pushed are kept there")
     if lacking:
         print(f"to send the others: git theta push --all {shown_path(remote)}")
     return MissingObjectError.exit_code if lacking else 0

@@ -33,8 +33,7 @@ def command(dry_run: bool, force: bool) -> None:
     print(f"{verb} {output.count(len(doomed), 'object')} ({output.size(sum(doomed.values()))})")
     if spare.only_here and not force:
         size = output.size(sum(spare.only_here.values()))
-        print(
-            f"kept {output.count(len(spare.only_here), 'object')} ({size}) that no remote is known to have: --force removes them"
-        )
+        kept = output.count(len(spare.only_here), "object")
+        print(f"kept {kept} ({size}) that no remote is known to have: --force removes them")
     if spare.young:
         print(f"kept {output.count(len(spare.young), 'object')} younger than an hour")

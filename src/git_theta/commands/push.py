@@ -18,8 +18,8 @@ __all__ = ["command"]
 def command(everything: bool, remote: str | None, revision: tuple[str, ...]) -> int:
     """Send the objects of REVISION (HEAD, if none is named) to REMOTE: what `git push` does before it sends commits.
 
-    Only commits are looked at that the remote-tracking branches of REMOTE do not have. With --all, every commit of every
-    branch and tag is: to fill a new remote, or one that has lost objects.
+    Only commits are looked at that the remote-tracking branches of REMOTE do not have. With --all, every commit of
+    every branch and tag is: to fill a new remote, or one that has lost objects.
     """
     place = open_place()
     found = transfer.remotes(place.repository)

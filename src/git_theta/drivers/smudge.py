@@ -87,7 +87,7 @@ class Smudger:
             return False
 
     def _fetch(self, texts: Iterable[bytes]) -> None:
-        """Fetch what manifests lack. Why that failed is said once; the files that suffer are then named by their errors."""
+        """Fetch what manifests lack. Why that failed is said once; the files that suffer are named by their errors."""
         objects: dict[str, int] = {}
         for text in texts:
             with suppress(ManifestError):
