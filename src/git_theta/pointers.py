@@ -91,7 +91,9 @@ def _commit(repository: Repository, parent: str | None, objects: Mapping[str, in
         environ = {**_WHO, "GIT_INDEX_FILE": str(Path(folder) / "index")}
 
         def run(*arguments: str, stdin: bytes = b"") -> str:
-            return git.run(arguments, cwd=repository.base, stdin=stdin, environ=environ).decode().strip()
+            # A split index would leave its shared half in the Git directory.
+            plain = ("-c", "core.splitIndex=false", "-c", "core.fsmonitor=false")
+            return git.run([*plain, *arguments], cwd=repository.base, stdin=stdin, environ=environ).decode().strip()
 
         run("read-tree", f"{parent}^{{tree}}" if parent else "--empty")
         files = Path(folder) / "files"

@@ -22,6 +22,7 @@ from git_theta.source import FileSource
 __all__ = ["PayloadReader", "PayloadWriter", "Store", "reporting_full_disk"]
 
 STALE_TEMPORARY_S = 24 * 3600
+_FRESH_S = 1800
 _READ_BYTES = 2**20
 _OID = re.compile(r"[0-9a-f]{64}\Z")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -51,10 +52,12 @@ class Store:
     def freshen(self, oid: str) -> None:
         """Make an object young again: what takes it into use may not be seen in any index or commit for a while.
 
-        `prune` leaves young objects alone. A store that cannot be written is not pruned, either.
+        `prune` leaves objects alone that are younger than an hour. A store that cannot be written is not pruned.
         """
+        path = self.path(oid)
         with contextlib.suppress(OSError):
-            os.utime(self.path(oid))
+            if path.stat().st_mtime < time.time() - _FRESH_S:
+                os.utime(path)
 
     def objects(self) -> Iterator[Path]:
         """The files of all objects that are here."""
