@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from tests.repositories import CONFIG, Repo, environment, model
+from tests.sites import Site, bare
 
 # CI tries the same examples each time, so that it fails only for what a change did; elsewhere they are new each time.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -70,4 +71,37 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # Or Git would find every file of a copy changed, because of its new inode, and clean it.
         repo.git("config", "core.checkStat", "minimal")
         repo.git("config", "core.trustCtime", "false")
+    return folder
+
+
+@pytest.fixture
+def site(tracked: Repo, tmp_path: Path) -> Site:
+    """`tracked` with the remote "origin", an empty bare repository at a path; nothing has been pushed."""
+    remote = bare(tmp_path / "remote.git")
+    tracked.git("remote", "add", "origin", str(remote.path))
+    return Site(tmp_path, tracked, remote)
+
+
+@pytest.fixture
+def published(pushed: Path, home: Path, tmp_path: Path) -> Site:
+    """`site` after `git push`."""
+    shutil.copyfile(pushed / "home" / ".gitconfig", home / ".gitconfig")
+    for name in ("repo", "remote.git"):
+        shutil.copytree(pushed / name, tmp_path / name)
+    site = Site(tmp_path, Repo(tmp_path / "repo"), Repo(tmp_path / "remote.git"))
+    site.repo.git("remote", "set-url", "origin", str(site.remote.path))
+    return site
+
+
+@pytest.fixture(scope="session")
+def pushed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `published` is a copy of."""
+    folder = tmp_path_factory.mktemp("pushed")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(folder / "home", monkeypatch)
+        shutil.copyfile(template / "home" / ".gitconfig", folder / "home" / ".gitconfig")
+        shutil.copytree(template / "repo", folder / "repo")
+        repo, remote = Repo(folder / "repo"), bare(folder / "remote.git")
+        repo.git("remote", "add", "origin", str(remote.path))
+        repo.git("push", "--quiet", "--set-upstream", "origin", "main")
     return folder

@@ -92,11 +92,12 @@ def carry_out(
 ) -> list[Failure]:
     """Write the files one after another, each in threads; `begin` gives the function that is told of bytes written."""
     failures: list[Failure] = []
-    with worktree.settling(repository, [write.entry for write in writes]):
+    with worktree.settling(repository, [write.entry for write in writes]) as note:
         for write in writes:
             with _collecting(failures, write.path):
                 executable = write.entry.mode == "100755"
                 worktree.put(write.manifest, write.place, depot, executable=executable, progress=begin(write))
+                note(write.entry, write.place)
     return failures
 
 

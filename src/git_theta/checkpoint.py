@@ -221,6 +221,8 @@ class _Intake:
         """Whether all objects of these steps are here."""
         for piece in (piece for step in steps for piece in step.pieces):
             if piece.oid not in self._here:
+                # In this order, a concurrent prune either finds it young or has removed it before it is looked for.
+                self._depot.store.freshen(piece.oid)
                 self._here[piece.oid] = self._depot.store.has(piece.oid, piece.size)
         return all(self._here[piece.oid] for step in steps for piece in step.pieces)
 

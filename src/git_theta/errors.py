@@ -10,7 +10,8 @@
     │   └── DamagedObjectError    bytes are not what their name says  exit 5
     ├── ChangedError              a file changed while it was read: try again  exit 6
     ├── RepositoryError           Git, the repository or the set-up is not fit  exit 7
-    └── SpaceError                the disk or the memory will not hold it  exit 8
+    ├── SpaceError                the disk or the memory will not hold it  exit 8
+    └── TransferError             a remote cannot be reached, or refused  exit 9
 
 Everything else that escapes is a bug: exit 70 (EX_SOFTWARE of sysexits.h), with a log. A message says where, what,
 got and what to do: "model.pt: parameter 'lm_head' needs object 3f2a..., which is not here; run: git theta pull".
@@ -29,6 +30,7 @@ __all__ = [
     "RepositoryError",
     "SpaceError",
     "ThetaError",
+    "TransferError",
 ]
 
 EXIT_BUG = 70
@@ -90,3 +92,9 @@ class SpaceError(ThetaError):
     """The disk or the memory will not hold what was asked."""
 
     exit_code = 8
+
+
+class TransferError(ThetaError):
+    """A remote could not be reached, or refused what was asked of it."""
+
+    exit_code = 9

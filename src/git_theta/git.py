@@ -7,7 +7,8 @@ indexes, worktrees and partial clones need no special case (docs/design/002-call
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +19,27 @@ __all__ = ["IndexEntry", "Repository", "blob_named", "discover", "run"]
 
 
 MAX_ARGUMENTS = 256
+_NOTES = ("*_HEAD", "AUTO_MERGE", "MERGE_AUTOSTASH", "rebase-*/*", "sequencer/*", "refs/*/**/*")
+_OID = re.compile(r"^(?:[0-9a-f]{64}|[0-9a-f]{40})\b", re.MULTILINE)
 
 
 def run(
-    arguments: Sequence[str], *, cwd: Path | None = None, stdin: bytes = b"", accept: Sequence[int] = (0,)
+    arguments: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    accept: Sequence[int] = (0,),
+    environ: Mapping[str, str] | None = None,
 ) -> bytes:
-    """What `git <arguments>` prints; raises RepositoryError with Git's own last line unless it exits with `accept`."""
+    """What `git <arguments>` prints; raises RepositoryError with Git's own line unless it exits with `accept`.
+
+    `environ` is added to this process's environment.
+    """
+    variables = None if environ is None else {**os.environ, **environ}
     try:
-        done = subprocess.run(["git", *arguments], cwd=cwd, input=stdin, capture_output=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=cwd, input=stdin, capture_output=True, check=False, env=variables
+        )
     except FileNotFoundError as error:
         raise RepositoryError("git is not on the PATH; install Git 2.25 or newer") from error
     if done.returncode not in accept:
@@ -67,6 +81,11 @@ class Repository:
         """Where Git-Theta keeps its objects and its catalogue."""
         return self.common_dir / "theta"
 
+    @property
+    def base(self) -> Path:
+        """Where Git is started: the worktree's root, or the repository itself where it is bare."""
+        return self.worktree or self.git_dir
+
     def top(self) -> Path:
         """The worktree's root; raises RepositoryError in a bare repository."""
         if self.worktree is None:
@@ -85,8 +104,7 @@ class Repository:
 
     def git(self, *arguments: str, stdin: bytes = b"", accept: Sequence[int] = (0,)) -> bytes:
         """`run` from the worktree's root, so that paths are the repository's; without one, from the git directory."""
-        where = self.worktree or self.git_dir
-        return run(["--literal-pathspecs", *arguments], cwd=where, stdin=stdin, accept=accept)
+        return run(["--literal-pathspecs", *arguments], cwd=self.base, stdin=stdin, accept=accept)
 
     def config(self, prefix: str) -> dict[str, str | None]:
         """Every setting below `prefix` ("theta"), keys in lower case; the last value wins, None means no "="."""
@@ -149,14 +167,16 @@ class Repository:
         rows = b"".join(b"%s %s\t%s\0" % (row.mode.encode(), row.oid.encode(), row.path) for row in entries)
         self.git("update-index", "-z", "--index-info", stdin=rows)
 
-    def refresh(self, paths: Sequence[bytes]) -> None:
+    def refresh(self, paths: Sequence[bytes], environ: Mapping[str, str]) -> None:
         """Have Git look at these files and note in the index how they lie on the disk, so that a status is quick.
 
-        Only a hint: what Git cannot note, because another process holds the index, it looks at again later.
+        Only a hint: what Git cannot note, because another process holds the index, it looks at again later. `environ` is
+        for the filter that Git starts.
         """
         listing = ("--pathspec-from-file=-", "--pathspec-file-nul")
         paths_z = b"".join(path + b"\0" for path in paths)
-        self.git("add", "--refresh", *listing, stdin=paths_z, accept=(0, 1, 128))
+        add = ["--literal-pathspecs", "add", "--refresh", *listing]
+        run(add, cwd=self.base, stdin=paths_z, accept=(0, 1, 128), environ=environ)
 
     def stage(self, path: bytes) -> None:
         """`git add` of one file."""
@@ -189,6 +209,96 @@ class Repository:
             contents[oid] = output[end + 1 : end + 1 + size]
             start = end + 2 + size
         return contents
+
+    def stream_blobs(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Each blob and its content, one after another; raises RepositoryError for one that is not here."""
+        asked = "".join(f"{oid}\n" for oid in oids).encode()
+        with tempfile.TemporaryFile() as listing:
+            listing.write(asked)
+            listing.seek(0)
+            with subprocess.Popen(
+                ["git", "cat-file", "--batch"],
+                cwd=self.base,
+                stdin=listing,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            ) as process:
+                assert process.stdout is not None  # noqa: S101  # it was asked for
+                for oid in oids:
+                    head = process.stdout.readline().split(b" ")
+                    if len(head) != 3:
+                        raise RepositoryError(f"object {oid} cannot be read; run: git fsck")
+                    content = process.stdout.read(int(head[2]))
+                    process.stdout.read(1)
+                    yield oid, content
+
+    def place_of(self, blob: str) -> str:
+        """A commit that brought this blob, and its path, "9f2c1ab:model.pt"; "" where none has it."""
+        options = ("--all", "--reflog", f"--find-object={blob}", "-m", "--no-renames", "--raw", "--no-abbrev")
+        commit = ""
+        words = iter(self.git("log", *options, "--format=commit %H", "-z").split(b"\0"))
+        for word in words:
+            line = word.strip(b"\n")
+            if line.startswith(b"commit "):
+                commit = line.removeprefix(b"commit ").decode()
+            elif line.startswith(b":"):
+                path = next(words, b"")
+                if line.split(b" ")[3].decode() == blob:
+                    return f"{self.git('rev-parse', '--short', commit).decode().strip()}:{os.fsdecode(path)}"
+        return ""
+
+    def in_progress(self) -> list[str]:
+        """The oids that merges, rebases and the like have noted in files which no walk over refs and reflogs sees.
+
+        Those of every worktree: MERGE_HEAD, the autostash of a rebase, another worktree's refs/bisect, ...
+        """
+        noted: set[str] = set()
+        for folder in (self.common_dir, *(self.common_dir / "worktrees").glob("*/")):
+            files = [path for pattern in _NOTES for path in folder.glob(pattern) if path.is_file()]
+            for path in files:
+                noted.update(_OID.findall(path.read_text("utf-8", "replace")))
+        return self.existing(sorted(noted))
+
+    def existing(self, oids: Sequence[str]) -> list[str]:
+        """Those of the objects that are here."""
+        asked = "".join(f"{oid}\n" for oid in oids).encode()
+        rows = self.git("cat-file", "--batch-check", stdin=asked).decode().splitlines() if oids else []
+        return [row.split(" ")[0] for row in rows if not row.endswith(" missing")]
+
+    def remotes(self) -> list[str]:
+        """The names of the remotes."""
+        return self.git("remote").decode("utf-8", "surrogateescape").splitlines()
+
+    def branch_remote(self) -> str:
+        """The remote that the current branch follows; "" where it follows none."""
+        branch = self.git("symbolic-ref", "--quiet", "--short", "HEAD", accept=(0, 1, 128)).decode().strip()
+        found = self.git("config", "--get", f"branch.{branch}.remote", accept=(0, 1)) if branch else b""
+        return found.decode("utf-8", "surrogateescape").strip()
+
+    def remote_tracking(self, remote: str) -> list[str]:
+        """What the remote-tracking refs of a remote point at; none for a URL."""
+        if remote not in self.remotes():
+            return []
+        return self.git("for-each-ref", "--format=%(objectname)", f"refs/remotes/{remote}/").decode().split()
+
+    def push_urls(self, remote: str) -> list[str]:
+        """Where a remote is pushed to, as configured; none where that is the place it is fetched from."""
+        urls, other = (
+            self.git("config", "--get-all", f"remote.{remote}.{key}", accept=(0, 1)).decode("utf-8", "surrogateescape")
+            for key in ("url", "pushurl")
+        )
+        found = (other or urls).splitlines()
+        return found if found != urls.splitlines()[:1] else []
+
+    def listed_refs(self, url: str) -> list[str]:
+        """The oids that the refs of a repository elsewhere point at; raises RepositoryError if it cannot be asked."""
+        return [row.split("\t")[0] for row in self.git("ls-remote", url).decode("utf-8", "replace").splitlines()]
+
+    def boundary(self, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+        """The commits that `exclude` reaches and that are parents of commits that only `include` reaches."""
+        asked = "".join([*(f"{oid}\n" for oid in include), *(f"^{oid}\n" for oid in exclude)]).encode()
+        rows = self.git("rev-list", "--boundary", "--stdin", stdin=asked).decode().splitlines()
+        return [row[1:] for row in rows if row.startswith("-")]
 
     def attributes(self, paths: Sequence[bytes], attribute: str) -> dict[bytes, str]:
         """The value of an attribute for each path: "unspecified", "set", "unset" or a word."""

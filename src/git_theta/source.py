@@ -7,7 +7,10 @@ from typing import Protocol
 
 from git_theta.errors import ChangedError
 
-__all__ = ["BytesSource", "FileSource", "Source"]
+__all__ = ["BytesSource", "FileSource", "Source", "Stamp", "stamp_of"]
+
+Stamp = tuple[int, int, int, int]
+"""Device, inode, size in bytes and modification time in nanoseconds of a file."""
 
 
 class Source(Protocol):
@@ -54,12 +57,12 @@ class FileSource:
     def __init__(self, fd: int, name: str) -> None:
         self._fd = fd
         self._name = name
-        self._stamp = _stamp(fd)
+        self.stamp = stamp_of(os.fstat(fd))
         self._lock = threading.Lock()
 
     @property
     def size(self) -> int:
-        return self._stamp[2]
+        return self.stamp[2]
 
     def read(self, offset: int, size: int) -> bytes:
         size = max(0, min(size, self.size - offset))
@@ -94,10 +97,10 @@ class FileSource:
 
     def check_unchanged(self) -> None:
         """Raise ChangedError if the file was written to since this source was made."""
-        if _stamp(self._fd) != self._stamp:
+        if stamp_of(os.fstat(self._fd)) != self.stamp:
             raise ChangedError(f"{self._name}: it was written to while it was read; try again")
 
 
-def _stamp(fd: int) -> tuple[int, int, int, int]:
-    status = os.fstat(fd)
+def stamp_of(status: os.stat_result) -> Stamp:
+    """What changes when a file is written to, or another one takes its place."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,9 @@ from git_theta.source import FileSource
 __all__ = ["PayloadReader", "PayloadWriter", "Store", "reporting_full_disk"]
 
 STALE_TEMPORARY_S = 24 * 3600
+_FRESH_S = 1800
 _READ_BYTES = 2**20
+_OID = re.compile(r"[0-9a-f]{64}\Z")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -45,6 +48,22 @@ class Store:
             return self.path(oid).stat().st_size == size
         except OSError:
             return False
+
+    def freshen(self, oid: str) -> None:
+        """Make an object young again: what takes it into use may not be seen in any index or commit for a while.
+
+        `prune` leaves objects alone that are younger than an hour. A store that cannot be written is not pruned.
+        """
+        path = self.path(oid)
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - _FRESH_S:
+                os.utime(path)
+
+    def objects(self) -> Iterator[Path]:
+        """The files of all objects that are here."""
+        for path in (self.root / "objects").glob("??/??/*"):
+            if _OID.match(path.name):
+                yield path
 
     def missing(self, objects: dict[str, int]) -> dict[str, int]:
         """Those of the objects (oid to size in bytes) that are not here."""

@@ -16,10 +16,12 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from git_theta import written
 from git_theta.errors import MissingObjectError, RepositoryError, SpaceError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import Manifest, starts_like
 from git_theta.names import shown, shown_path
+from git_theta.source import Stamp, stamp_of
 from git_theta.store import STALE_TEMPORARY_S, Store, reporting_full_disk
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ def check_objects(manifest: Manifest, store: Store) -> None:
                     raise MissingObjectError(
                         f"{what} needs object {piece.oid}, which is not on this machine ({len(missing)} of "
                         f"{len(manifest.objects())} objects are missing, {sum(missing.values())} bytes); "
-                        f"copy them from a clone that has them into {store.root / 'objects'}"
+                        "run: git theta pull"
                     )
 
 
@@ -193,17 +195,24 @@ def _sweep(path: Path) -> None:
 
 
 @contextmanager
-def settling(repository: Repository, entries: Sequence[IndexEntry]) -> Iterator[None]:
+def settling(repository: Repository, entries: Sequence[IndexEntry]) -> Iterator[Callable[[IndexEntry, Path], None]]:
     """Around the writing of files: Git then knows that they are what the index has, and a status is quick.
 
-    The index forgets the old files first, so that a status is right even if this process is killed half-way. Raises
-    RepositoryError, before anything is written, where another process holds the index.
+    Gives a function to call for each file that was written. The index forgets the old files first, so that a status is
+    right even if this process is killed half-way. Raises RepositoryError, before anything is written, where another
+    process holds the index.
     """
+    notes: dict[str, tuple[Stamp, str]] = {}
+
+    def note(entry: IndexEntry, path: Path) -> None:
+        notes[os.fsdecode(entry.path)] = stamp_of(path.stat()), entry.oid
+
     if not entries:
-        yield
+        yield note
         return
     repository.forget_stat(entries)
     try:
-        yield
+        yield note
     finally:
-        repository.refresh([entry.path for entry in entries])
+        with written.left(notes) as environ:
+            repository.refresh([entry.path for entry in entries], environ)

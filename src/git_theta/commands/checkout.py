@@ -6,10 +6,10 @@ import click
 
 from git_theta import checkouts
 from git_theta.commands import output
-from git_theta.commands.place import open_place
+from git_theta.commands.place import Place, open_place
 from git_theta.names import shown_path
 
-__all__ = ["command"]
+__all__ = ["check_out", "command"]
 
 
 @click.command(short_help="Put checkpoints into the worktree, whatever their size.")
@@ -21,9 +21,13 @@ def command(force: bool, path: tuple[str, ...]) -> int:
     Without PATH: all whose file is missing or still a manifest. Each is written beside its place, verified and renamed;
     where one fails, what was there stays, and the others are dealt with.
     """
+    return check_out(open_place(), path, force=force)
+
+
+def check_out(place: Place, path: tuple[str, ...], *, force: bool) -> int:
+    """Do it, say what was done; the exit code."""
     from git_theta.depot import open_depot
 
-    place = open_place()
     rows = place.entries(path)
     depot = open_depot(place.repository.theta_dir, place.settings())
     with closing(depot.catalogue):

@@ -24,6 +24,7 @@ from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown
 from git_theta.source import BytesSource, FileSource
 from git_theta.store import reporting_full_disk
+from git_theta.written import Notes
 
 __all__ = ["Cleaner", "is_too_long_to_hold", "spooled"]
 
@@ -34,9 +35,10 @@ _BLOCK_BYTES = 2**20
 class Cleaner:
     """Turns content into manifests for one repository."""
 
-    def __init__(self, repository: Repository, depot: Depot) -> None:
+    def __init__(self, repository: Repository, depot: Depot, notes: Notes) -> None:
         self._repository = repository
         self._depot = depot
+        self._notes = notes
 
     def clean(self, path: str, packets: Iterator[bytes]) -> bytes:
         """The text that Git is to store for the content in `packets`, all of which is read."""
@@ -75,6 +77,8 @@ class Cleaner:
                 return self._take(path, spool)
         try:
             source = FileSource(fd, shown(path))
+            if text := self._just_written(path, source, packets):
+                return text
             stop = threading.Event()
             with ThreadPoolExecutor(1) as background:
                 taken = background.submit(self._take, path, source, stop)
@@ -91,6 +95,18 @@ class Cleaner:
                 return self._take(path, spool)
         finally:
             os.close(fd)
+
+    def _just_written(self, path: str, source: FileSource, packets: Iterator[bytes]) -> bytes:
+        """The manifest of a file that `git theta checkout` has just written, all of `packets` being read; or nothing."""
+        stamp, blob = self._notes.get(path, (None, ""))
+        if stamp != source.stamp:
+            return b""
+        text = self._repository.blobs([blob], MAX_MANIFEST_BYTES).get(blob, b"")
+        if text:
+            for _packet in packets:
+                pass
+            source.check_unchanged()
+        return text
 
     def _take(self, path: str, source: FileSource, stop: threading.Event | None = None) -> bytes:
         known = _parsed(self._known(path))

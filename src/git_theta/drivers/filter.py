@@ -20,6 +20,7 @@ from git_theta.names import shown, shown_path
 if TYPE_CHECKING:
     from git_theta.drivers.clean import Cleaner
     from git_theta.drivers.smudge import Smudger
+    from git_theta.git import Repository
 
 __all__ = ["main"]
 
@@ -86,6 +87,7 @@ def _request(reader: PacketReader) -> dict[str, str] | None:
 
 
 def _open_session() -> _Session:
+    from git_theta import written
     from git_theta.config import read_settings
     from git_theta.depot import open_depot
     from git_theta.drivers.clean import Cleaner
@@ -93,8 +95,21 @@ def _open_session() -> _Session:
     from git_theta.git import discover
 
     repository = discover()
+    _add_hook(repository)
     depot = open_depot(repository.theta_dir, read_settings(repository.config("theta"), os.environ))
-    return _Session(repository.theta_dir, Cleaner(repository, depot), Smudger(depot))
+    return _Session(
+        repository.theta_dir, Cleaner(repository, depot, written.read(os.environ)), Smudger(repository, depot)
+    )
+
+
+def _add_hook(repository: "Repository") -> None:
+    """Have the pre-push hook in place, as git-lfs does: a fresh clone has none, and its pushes would lack objects."""
+    from git_theta import hooks
+
+    try:
+        hooks.add(repository)
+    except RepositoryError as error:
+        sys.stderr.write(f"git-theta: {error}\n")
 
 
 def _serve(request: dict[str, str], session: _Session, reader: PacketReader, writer: PacketWriter) -> None:

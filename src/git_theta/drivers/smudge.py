@@ -5,13 +5,15 @@ committed before its path was tracked.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
-from git_theta import manifest, rebuild, worktree
+from git_theta import manifest, rebuild, transfer, worktree
 from git_theta.depot import Depot
 from git_theta.drivers.clean import is_too_long_to_hold, spooled
 from git_theta.drivers.meter import Meter
 from git_theta.errors import ManifestError, ThetaError
+from git_theta.git import Repository
 from git_theta.layout import Layout
 from git_theta.manifest import Manifest
 from git_theta.names import shown
@@ -26,10 +28,12 @@ Runs = Iterator[bytes | memoryview]
 class Smudger:
     """Turns manifests into content for one repository."""
 
-    def __init__(self, depot: Depot) -> None:
+    def __init__(self, repository: Repository, depot: Depot) -> None:
+        self._repository = repository
         self._depot = depot
         self._delayed: dict[str, bytes] = {}
         self._unannounced: list[str] = []
+        self._asked: set[str] = set()  # those whose objects a remote was asked for
 
     def smudge(self, path: str, packets: Iterator[bytes], *, can_delay: bool) -> Runs | None:
         """The content for Git, whose request is in `packets`, all of which is read; None to be asked again later.
@@ -50,13 +54,15 @@ class Smudger:
             if can_delay:
                 self._delayed[path] = text
                 self._unannounced.append(path)
+                self._asked.discard(path)
                 return None
+            self._fetch([text])
         found = _parse(text)
         limit = self._depot.settings.smudge_limit
         if found.size > limit:
             sys.stderr.write(
                 f"git-theta: {shown(path)}: {found.size} bytes are more than Git should hold in memory ({limit}); "
-                f"left as a manifest; run: git theta checkout -- '{shown(path)}'\n"
+                f"left as a manifest; run: git theta pull -- '{shown(path)}'\n"
             )
             return iter([text])
         return self._rebuilt(path, found)
@@ -64,9 +70,12 @@ class Smudger:
     def available(self) -> list[str]:
         """The delayed paths that Git may ask for now and has not been told of; empty when there are no more.
 
-        Git gives up at the first file that fails. Those that are known to fail are kept back until it has the others.
+        What they lack is fetched first, all in one call. Git gives up at the first file that fails: those that are known
+        to fail are kept back until it has the others.
         """
         paths, self._unannounced = self._unannounced, []
+        self._fetch(self._delayed[path] for path in paths if path in self._delayed and path not in self._asked)
+        self._asked.update(paths)
         if len(paths) < 2:
             return paths
         fit = {path for path in paths if self._is_fit(self._delayed.get(path, b""))}
@@ -85,6 +94,19 @@ class Smudger:
     def _layout(self, found: Manifest) -> Layout:
         worktree.check_objects(found, self._depot.store)
         return rebuild.read_layout(found, self._depot)
+
+    def _fetch(self, texts: Iterable[bytes]) -> None:
+        """Fetch what manifests lack. Why that failed is said once; the files that suffer are named by their errors."""
+        objects: dict[str, int] = {}
+        for text in texts:
+            with suppress(ManifestError):
+                found = manifest.parse(text)
+                if found.size <= self._depot.settings.smudge_limit:
+                    objects |= found.objects()
+        try:
+            transfer.fetch(self._repository, objects, self._depot.store)
+        except ThetaError as error:
+            sys.stderr.write(f"git-theta: {error}\n")
 
     def _rebuilt(self, path: str, found: Manifest) -> Runs:
         runs = rebuild.runs(found, self._layout(found), self._depot)

@@ -1,0 +1,128 @@
+"""Audits of the store: which objects history needs, whether they are here and whole, and what nothing needs."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+
+from git_theta import history, pointers
+from git_theta.errors import ManifestError, TransferError
+from git_theta.git import Repository
+from git_theta.history import Found
+from git_theta.store import Store
+
+__all__ = ["EVERYTHING", "Fault", "Needs", "Spare", "check", "needs", "set_aside", "spare", "sufferers", "unreadable"]
+
+EVERYTHING = ("--all", "--reflog", "--indexed-objects")
+"""What no object may be taken from: every ref, reflog, index, stash and worktree (git-rev-list(1))."""
+
+YOUNG_S = 3600
+
+
+class Fault(Enum):
+    """What is wrong with an object."""
+
+    MISSING = "missing"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The manifests of a history, the objects (oid to size in bytes) that they name, and blobs that cannot be read."""
+
+    objects: dict[str, int] = field(default_factory=dict)
+    manifests: list[str] = field(default_factory=list)
+    broken: list[Found] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """Objects (oid to size in bytes) that nothing needs: those that a remote has as well, and those that only we have.
+
+    `young` ones may belong to a commit that is being made.
+    """
+
+    elsewhere: dict[str, int]
+    only_here: dict[str, int]
+    young: dict[str, int]
+
+
+def needs(repository: Repository) -> Needs:
+    """What the manifests in all of the history need, and in what is being made."""
+    found = Needs()
+    for item in history.manifests_of(repository, [*EVERYTHING, *repository.in_progress()], []):
+        if item.manifest is None:
+            found.broken.append(item)
+        else:
+            found.manifests.append(item.blob)
+            found.objects.update(item.manifest.objects())
+    return found
+
+
+def unreadable(found: Needs) -> ManifestError:
+    """The error that says that nothing may be removed while nobody knows what some manifests need."""
+    first = found.broken[0]
+    return ManifestError(f"blob {first.blob}: its manifest cannot be used ({first.problem}); nothing was removed")
+
+
+def check(
+    objects: Mapping[str, int], store: Store, threads: int, progress: Callable[[int], None] = lambda size_bytes: None
+) -> dict[str, Fault]:
+    """The objects that are missing or whose bytes are not what their name says; all of them are read, in threads."""
+
+    # `git theta -h` loads every command, and none of this.
+    from concurrent.futures import ThreadPoolExecutor
+
+    def fault(oid: str) -> Fault | None:
+        if not store.path(oid).exists():
+            return Fault.MISSING
+        intact = store.has(oid, objects[oid]) and store.is_intact(oid)
+        progress(objects[oid])
+        return None if intact else Fault.DAMAGED
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = zip(objects, pool.map(fault, objects), strict=True)
+        return {oid: what for oid, what in found if what is not None}
+
+
+def set_aside(oids: Sequence[str], store: Store) -> None:
+    """Move damaged objects out of the way, to `theta/damaged`, so that whole ones can be fetched or added again."""
+    folder = store.root / "damaged"
+    folder.mkdir(parents=True, exist_ok=True)
+    for oid in oids:
+        with suppress(FileNotFoundError):
+            store.path(oid).replace(folder / oid)
+
+
+def sufferers(
+    repository: Repository, blobs: Sequence[str], faults: Mapping[str, Fault]
+) -> Iterator[tuple[str, str, str]]:
+    """(blob, parameter, oid) for every parameter that a faulty object belongs to; "" is the layout."""
+    for found in history.manifests(repository, blobs):
+        if found.manifest is not None:
+            for name, record in [("", found.manifest.layout), *found.manifest.parameters.items()]:
+                for step in record.store:
+                    for piece in step.pieces:
+                        if piece.oid in faults:
+                            yield found.blob, name, piece.oid
+
+
+def spare(repository: Repository, store: Store, needed: Mapping[str, int], remotes: Sequence[str]) -> Spare:
+    """What the store has and nothing needs; which of it a remote has is told by the remotes' pointers."""
+    kept_there: set[str] = set()
+    for remote in remotes:
+        with suppress(TransferError):  # a remote that cannot be reached vouches for nothing
+            kept_there |= pointers.listed(repository, remote)
+    found = Spare({}, {}, {})
+    limit = time.time() - YOUNG_S
+    for path in store.objects():
+        if path.name not in needed:
+            status = path.stat()
+            if status.st_mtime > limit:
+                found.young[path.name] = status.st_size
+            elif path.name in kept_there:
+                found.elsewhere[path.name] = status.st_size
+            else:
+                found.only_here[path.name] = status.st_size
+    return found

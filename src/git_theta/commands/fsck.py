@@ -1,0 +1,86 @@
+"""`git theta fsck`: whether everything that history needs is here, and whole."""
+
+from collections.abc import Mapping, Sequence
+
+import click
+
+from git_theta import audit, pointers, transfer
+from git_theta.audit import Fault
+from git_theta.commands import output
+from git_theta.commands.place import open_place
+from git_theta.errors import DamagedObjectError, ManifestError, MissingObjectError, RepositoryError
+from git_theta.git import Repository
+from git_theta.names import shown, shown_path
+
+__all__ = ["command"]
+
+_MOST = 20
+
+
+@click.command(short_help="Check that all objects are here and whole.")
+@click.option("--remote", metavar="NAME", is_flag=False, flag_value="", help="Check what a remote has instead.")
+@click.option("--dry-run", is_flag=True, help="Leave damaged objects where they are.")
+def command(remote: str | None, dry_run: bool) -> int:
+    """Check every manifest of every branch, tag, stash, reflog and index, and read every object that they name.
+
+    Damaged objects are moved to theta/damaged in the Git directory, so that a fetch or `git add` can bring whole ones.
+    With --remote, the objects of what was pushed there are compared with the pointers that the remote keeps.
+    """
+    place = open_place()
+    repository = place.repository
+    if remote is not None:
+        return _check_remote(repository, remote or _first_remote(repository))
+    found = audit.needs(repository)
+    for item in found.broken:
+        output.complain(f"blob {item.blob}", f"its manifest cannot be used: {item.problem}")
+    store, settings = place.store(), place.settings()
+    with output.progress(sum(found.objects.values())) as begin:
+        faults = audit.check(found.objects, store, settings.thread_count, begin("objects"))
+    _report(repository, found.manifests, faults)
+    damaged = [oid for oid, fault in faults.items() if fault is Fault.DAMAGED]
+    if damaged and not dry_run:
+        audit.set_aside(damaged, store)
+        print(f"{output.count(len(damaged), 'damaged object')} moved to {shown_path(str(store.root / 'damaged'))}")
+    size = output.size(sum(found.objects.values()))
+    whole = len(found.objects) - len(faults)
+    print(
+        f"{output.count(len(found.manifests), 'checkpoint')}: "
+        f"{whole:,} of {len(found.objects):,} objects are whole ({size})"
+    )
+    if faults:
+        print("to fetch the others: git theta fetch --all; or git add a file that has these parameters again")
+    if damaged:
+        return DamagedObjectError.exit_code
+    if faults:
+        return MissingObjectError.exit_code
+    return ManifestError.exit_code if found.broken else 0
+
+
+def _report(repository: Repository, blobs: Sequence[str], faults: Mapping[str, Fault]) -> None:
+    """A line for each parameter that suffers, with a commit that has it; the first of many."""
+    places: dict[str, str] = {}
+    for count, (blob, name, oid) in enumerate(audit.sufferers(repository, blobs, faults) if faults else ()):
+        if count == _MOST:
+            print("... and others")
+            return
+        if blob not in places:
+            places[blob] = shown_path(repository.place_of(blob) or f"blob {blob}")
+        what = f"parameter '{shown(name)}'" if name else "the layout"
+        print(f"{places[blob]}: {what}: object {oid} is {faults[oid].value}")
+
+
+def _first_remote(repository: Repository) -> str:
+    found = transfer.remotes(repository)
+    if not found:
+        raise RepositoryError("the repository has no remote; to name one: git remote add origin URL")
+    return found[0]
+
+
+def _check_remote(repository: Repository, remote: str) -> int:
+    needed = transfer.objects_of(repository, repository.remote_tracking(remote), [])
+    lacking = needed.keys() - pointers.listed(repository, remote)
+    kept = len(needed) - len(lacking)
+    print(f"{shown_path(remote)}: {kept:,} of {len(needed):,} objects of what was pushed are kept there")
+    if lacking:
+        print(f"to send the others: git theta push --all {shown_path(remote)}")
+    return MissingObjectError.exit_code if lacking else 0

@@ -1,0 +1,158 @@
+"""What is wrong with a set-up or a repository, each with the command that mends it."""
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from git_theta import git, hooks, installation, lfs, pointers, tracked, transfer
+from git_theta.errors import RepositoryError, TransferError
+from git_theta.git import Repository
+from git_theta.names import shown_path
+from git_theta.store import Store
+from git_theta.tracked import Kind
+
+__all__ = ["OLDEST_GIT", "Finding", "examine", "git_version"]
+
+OLDEST_GIT = (2, 25)
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong, and the command or deed that mends it."""
+
+    problem: str
+    remedy: str
+
+
+def git_version() -> tuple[int, int]:
+    """The version of Git; (0, 0) if it does not tell."""
+    match = _VERSION.search(git.run(["version"]).decode("utf-8", "replace"))
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def examine(repository: Repository | None, store: Store | None) -> Iterator[Finding]:
+    """Everything that is found wrong, the set-up first; without a repository, the set-up alone."""
+    yield from _programs()
+    yield from _settings(repository)
+    if repository is not None and store is not None:
+        yield from _hook(repository)
+        yield from _remotes(repository)
+        if repository.worktree is not None:
+            yield from _files(repository, store)
+            yield from _attributes(repository)
+
+
+def _programs() -> Iterator[Finding]:
+    found = git_version()
+    if found < OLDEST_GIT:
+        yield Finding(f"Git {_dotted(found)} is older than {_dotted(OLDEST_GIT)}", "update Git")
+    version = lfs.version()
+    if version is None:
+        yield Finding("git-lfs is not installed: nothing can be pushed or fetched", "install it: https://git-lfs.com")
+    elif version < lfs.OLDEST:
+        yield Finding(f"git-lfs {_dotted(version)} is older than {_dotted(lfs.OLDEST)}", "update git-lfs")
+
+
+def _settings(repository: Repository | None) -> Iterator[Finding]:
+    cwd = repository.base if repository else Path.cwd()
+
+    def value(key: str, *options: str) -> str:
+        return git.run(["config", *options, "--get", key], cwd=cwd, accept=(0, 1, 128)).decode().strip()
+
+    values = {key: value(key) for key in installation.settings()}
+    process = values[installation.PROCESS_KEY]
+    if not process:
+        yield Finding("Git does not start git-theta: filter.theta.process is not set", "git theta install")
+        return
+    try:
+        program = shlex.split(process)[0]
+    except ValueError:  # a quotation mark without its other
+        program = process
+    if shutil.which(program) is None:
+        yield Finding(f"filter.theta.process names {shown_path(program)}, which cannot be run", "git theta install")
+    if value("filter.theta.required", "--type=bool") != "true":
+        yield Finding(
+            "Git stores whole checkpoints where git-theta fails: filter.theta.required is not true", "git theta install"
+        )
+    if not values["merge.theta.driver"]:
+        yield Finding("Git merges manifests as text: merge.theta.driver is not set", "git theta install")
+
+
+def _hook(repository: Repository) -> Iterator[Finding]:
+    if not repository.remotes() or not (repository.theta_dir / "objects").is_dir():
+        return
+    if not hooks.is_added(repository):
+        try:
+            hooks.add(repository)
+        except RepositoryError as error:
+            yield Finding("the pre-push hook does not send objects", str(error))
+        else:
+            yield Finding("the pre-push hook did not send objects", "nothing: it does now")
+    elif os.name != "nt" and not os.access(hooks.path(repository), os.X_OK):
+        hook = shlex.quote(str(hooks.path(repository)))
+        yield Finding("the pre-push hook cannot be run", f"chmod +x {hook}")
+
+
+def _remotes(repository: Repository) -> Iterator[Finding]:
+    """What was pushed without its objects, as far as the remotes' pointers tell."""
+    for remote in repository.remotes():
+        pushed = repository.remote_tracking(remote)
+        needed = transfer.objects_of(repository, pushed, []) if pushed else {}
+        if not needed:
+            continue
+        name = shown_path(remote)
+        try:
+            lacking = needed.keys() - pointers.listed(repository, remote)
+        except TransferError as error:
+            yield Finding(f"{name} cannot be asked what it has: {error}", "git remote -v, and look at its address")
+        else:
+            if lacking:
+                what = f"{len(lacking)} object{'s' if len(lacking) > 1 else ''}"
+                yield Finding(
+                    f"{name} lacks {what} of what was pushed there", f"git theta push --all {shlex.quote(name)}"
+                )
+
+
+def _files(repository: Repository, store: Store) -> Iterator[Finding]:
+    missing: dict[str, int] = {}
+    for file in tracked.find(repository, tracked.entries(repository)):
+        path = shlex.quote(shown_path(file.path))
+        if file.kind is Kind.PLAIN:
+            yield Finding(
+                f"{path} is tracked, but Git has it as a whole", f"git add --renormalize -- {path}, and commit"
+            )
+        elif file.kind is Kind.INVALID:
+            yield Finding(f"{path}: {file.problem}", f"git checkout <a good commit> -- {path}")
+        elif file.manifest:
+            missing |= store.missing(file.manifest.objects())
+    if missing:
+        what = (
+            "1 object of what is checked out is"
+            if len(missing) == 1
+            else f"{len(missing)} objects of what is checked out are"
+        )
+        yield Finding(f"{what} not here", "git theta pull")
+
+
+def _attributes(repository: Repository) -> Iterator[Finding]:
+    """Files that another line of a `.gitattributes` has taken away: diff=theta is left, filter is not."""
+    paths = [entry.path for entry in repository.index() if entry.mode.startswith("100")]
+    if not paths:
+        return
+    filters, diffs = repository.attributes(paths, "filter"), repository.attributes(paths, "diff")
+    for path in paths:
+        if diffs[path] == tracked.FILTER and filters[path] != tracked.FILTER:
+            name = shlex.quote(shown_path(path))
+            yield Finding(
+                f"{name}: another line gives it filter={shown_path(filters[path])}",
+                f"git check-attr -a -- {name}, and take that line out of .gitattributes",
+            )
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

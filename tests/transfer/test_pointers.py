@@ -1,0 +1,163 @@
+"""The side ref: a union, whoever pushes at once, and nothing of it left here."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from git_theta import pointers
+from git_theta.errors import TransferError
+from git_theta.git import Repository, discover
+from tests.repositories import Repo, model
+from tests.sites import POINTERS, A, B, Site, stored
+
+REFUSAL = '#!/bin/sh\ncase "$1" in refs/theta/*) echo "not here" >&2; exit 1;; esac\n'
+
+
+def refuse(site: Site, text: str = REFUSAL) -> None:
+    hook = site.remote.path / "hooks" / "update"
+    hook.write_text(text)
+    hook.chmod(0o755)
+
+
+def test_pointer_is_what_hosts_look_for(published: Site) -> None:
+    oid = sorted(published.kept())[0]
+    size = next(path for path in published.repo.objects() if path.name == oid).stat().st_size
+    text = published.remote.git("cat-file", "blob", f"{POINTERS}:{oid[:2]}/{oid[2:]}")
+    assert text == f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n"
+
+
+def test_union_of_two_clones(published: Site) -> None:
+    clone = published.clone()
+    for repo, name, branch in ((published.repo, A, "one"), (clone, B, "two")):
+        repo.write(name, model(50 + len(branch)))
+        repo.commit()
+        repo.git("push", "--quiet", "origin", f"HEAD:{branch}")
+    assert published.kept() == stored(published.remote)
+    assert stored(published.repo) | stored(clone) == published.kept()
+
+
+def test_two_who_push_at_once_both_win(published: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other's push comes between this one's look and its push, twice."""
+    repository = discover(published.repo.path)
+    others = [{"a" * 64: 1}, {"b" * 64: 2}]
+    look = pointers._remote_commit
+
+    def late(asked: Repository, remote: str) -> str | None:
+        found = look(asked, remote)
+        if others:
+            objects = others.pop()
+            with monkeypatch.context() as inner:
+                inner.setattr(pointers, "_remote_commit", look)
+                pointers.keep(asked, remote, objects)
+        return found
+
+    before = published.kept()
+    monkeypatch.setattr(pointers, "_remote_commit", late)
+    pointers.keep(repository, "origin", {"c" * 64: 3})
+    assert published.kept() == before | {letter * 64 for letter in "abc"}
+
+
+def test_nothing_new_makes_no_commit(published: Site) -> None:
+    before = published.refs()
+    sizes = {path.name: path.stat().st_size for path in published.repo.objects()}
+    pointers.keep(discover(published.repo.path), "origin", sizes)
+    assert published.refs() == before
+
+
+def test_host_that_refuses_the_ref_gets_a_warning(site: Site) -> None:
+    refuse(site)
+    done = site.repo.run_git("push", "origin", "main")
+    assert done.code == 0
+    said = [line for line in done.err.splitlines() if line.startswith("git-theta: ")]
+    assert len(said) == 1
+    assert "the objects were sent, but may be cleaned up by the host some day" in said[0]
+    assert set(site.refs()) == {"refs/heads/main"}
+    assert stored(site.remote) == stored(site.repo)
+
+
+def test_refusal_is_not_tried_again_and_again(published: Site) -> None:
+    count = published.folder / "count"
+    refuse(published, f'#!/bin/sh\necho >> "{count}"\nexit 1\n')
+    with pytest.raises(TransferError, match="it refuses refs/theta/pointers"):
+        pointers.keep(discover(published.repo.path), "origin", {"c" * 64: 3})
+    assert count.read_text() == "\n"
+
+
+def test_nothing_of_it_is_left_here(published: Site) -> None:
+    Repo(published.folder).git("clone", "--quiet", "--depth=1", f"file://{published.remote.path}", "clone")
+    clone = Repo(published.folder / "clone")
+    for repo in (published.repo, clone):
+        git_dir = repo.path / ".git"
+        repo.git("config", "core.splitIndex", "true")
+        repo.git("update-index", "--split-index")
+        before = [repo.git("for-each-ref", "--format=%(refname)"), shallow(git_dir), listing(git_dir)]
+        repo.write(A, model(60 + len(repo.path.name)))
+        repo.commit()
+        repo.git("push", "--quiet", "origin", f"HEAD:refs/heads/{repo.path.name}")
+        after = [repo.git("for-each-ref", "--format=%(refname)"), shallow(git_dir), listing(git_dir)]
+        assert str(after[0]).replace(f"refs/remotes/origin/{repo.path.name}\n", "") == before[0]
+        assert after[1:] == before[1:]
+        assert not (git_dir / "FETCH_HEAD").exists()
+        repo.git("fsck", "--no-dangling")
+
+
+def shallow(git_dir: Path) -> bytes:
+    path = git_dir / "shallow"
+    return path.read_bytes() if path.exists() else b""
+
+
+def listing(git_dir: Path) -> set[str]:
+    return {path.name.partition(".")[0] for path in git_dir.iterdir()} - {"COMMIT_EDITMSG", "ORIG_HEAD"}
+
+
+def test_mirror_of_a_remote_keeps_no_local_ref_of_ours_by_fetching(published: Site) -> None:
+    """A refspec that covers every ref would have Git write this one as well."""
+    published.repo.git("config", "remote.origin.fetch", "+refs/*:refs/mirror/*")
+    assert pointers.listed(discover(published.repo.path), "origin") == published.kept()
+    assert "theta" not in published.repo.git("for-each-ref", "--format=%(refname)")
+
+
+def test_remote_without_the_ref_names_nothing(site: Site) -> None:
+    assert pointers.listed(discover(site.repo.path), "origin") == set()
+
+
+def test_remote_that_is_gone(site: Site) -> None:
+    site.remote.path.rename(site.folder / "moved.git")
+    with pytest.raises(TransferError):
+        pointers.listed(discover(site.repo.path), "origin")
+
+
+def test_ref_survives_the_hook_of_git_lfs(site: Site) -> None:
+    site.repo.git("lfs", "install", "--local", "--force")
+    Repo(site.repo.path).run_git("add", ".")
+    site.repo.write(A, model(70))
+    site.repo.commit()
+    site.repo.git("push", "--quiet", "origin", "main")
+    assert site.kept() == stored(site.remote)
+
+
+def test_user_settings_of_push_and_fetch_do_no_harm(site: Site) -> None:
+    for key, value in (("push.followTags", "true"), ("fetch.prune", "true"), ("push.default", "nothing")):
+        site.repo.git("config", key, value)
+    site.repo.git("tag", "--annotate", "--message", "heavy", "heavy")
+    site.repo.git("push", "--quiet", "origin", "main")
+    site.repo.write(A, model(71))
+    site.repo.commit()
+    site.repo.git("push", "--quiet", "origin", "main")
+    assert set(site.refs()) == {"refs/heads/main", "refs/tags/heavy", POINTERS}
+
+
+def test_two_processes_that_push_at_once(published: Site) -> None:
+    clone = published.clone()
+    for repo, seed in ((published.repo, 80), (clone, 90)):
+        repo.write(A, model(seed))
+        repo.commit()
+    processes = [
+        subprocess.Popen(["git", "push", "--quiet", "origin", f"HEAD:{name}"], cwd=repo.path, stderr=subprocess.PIPE)
+        for repo, name in ((published.repo, "one"), (clone, "two"))
+    ]
+    for process in processes:
+        assert process.communicate()[1] == b""
+        assert process.returncode == 0
+    assert published.kept() == stored(published.repo) | stored(clone)
