@@ -19,6 +19,7 @@ from git_theta.manifest import Record, Step, format_store, parse_store
 __all__ = ["Catalogue"]
 
 _VERSION = 1
+_TIMEOUT_S = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS vouched (
     digest BLOB NOT NULL,  -- BLAKE3-256 of the value
@@ -78,7 +79,7 @@ def _open(path: Path) -> sqlite3.Connection:
         with suppress(OSError):
             attempt.parent.mkdir(parents=True, exist_ok=True)
         try:
-            connection = sqlite3.connect(attempt, timeout=30, check_same_thread=False)
+            connection = sqlite3.connect(attempt, timeout=_TIMEOUT_S, check_same_thread=False)
         except sqlite3.Error:
             continue
         try:
@@ -96,7 +97,10 @@ def _open(path: Path) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection) -> None:
     # A power cut may damage the file, and it is then made anew; waiting for the disk is not worth it.
     connection.execute("PRAGMA synchronous = OFF")
-    if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, _VERSION):
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == _VERSION:
+        return  # no write, and so no wait for another process that writes
+    if version:
         connection.execute("DROP TABLE IF EXISTS vouched")
     connection.execute(_SCHEMA)
     connection.execute(f"PRAGMA user_version = {_VERSION}")

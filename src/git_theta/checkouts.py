@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from git_theta import manifest, tracked, worktree
-from git_theta.errors import InputError, ManifestError, RepositoryError, ThetaError
+from git_theta.errors import ChangedError, InputError, ManifestError, RepositoryError, ThetaError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.source import Stamp
 from git_theta.tracked import Kind, TrackedFile
 from git_theta.worktree import Presence
 
@@ -24,11 +25,12 @@ __all__ = ["Failure", "Plan", "Write", "carry_out", "plan"]
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A checkpoint that is to be written to `place`."""
+    """A checkpoint that is to be written to `place`, if that still is as it was `seen` (worktree.stamp)."""
 
     entry: IndexEntry
     place: Path
     manifest: Manifest
+    seen: Stamp | None
 
     @property
     def path(self) -> bytes:
@@ -65,24 +67,26 @@ def plan(
     Without `force`, a file that differs from the index is a failure. Raises SpaceError if the disk will not hold all.
     """
     made = Plan([], [])
-    found: dict[bytes, tuple[Path, Presence]] = {}
+    found: dict[bytes, tuple[Path, Presence, Stamp | None]] = {}
     for row in rows:
         with _collecting(made.failures, row.path):
             place = worktree.locate(repository, row.path)
-            found[row.path] = place, worktree.look(place)
+            seen = worktree.stamp(place)
+            found[row.path] = place, worktree.look(place), seen
     chosen = [row for row in rows if row.path in found and (named or _is_meant(row, found[row.path][1]))]
     held = [row.path for row in chosen if found[row.path][1] is Presence.CONTENT]
     changes = repository.changes(held) if held else {}
-    differing = {path for path in held if not changes.get(path, "..").endswith(".")}
+    # Git does not look at what it was told to assume unchanged; who forces a path wants it, whatever Git says.
+    differing = {path for path in held if (named and force) or not changes.get(path, "..").endswith(".")}
     rest = [row for row in chosen if row.path in differing or found[row.path][1] is not Presence.CONTENT]
     for file in tracked.find(repository, rest):
         with _collecting(made.failures, file.path):
-            place, presence = found[file.path]
+            place, presence, seen = found[file.path]
             if file.kind in (Kind.PLAIN, Kind.EMPTY) and not named:
                 continue
             wanted = _checked(file, place, presence, force=force)
             worktree.check_objects(wanted, depot.store)
-            made.writes.append(Write(file.entry, place, wanted))
+            made.writes.append(Write(file.entry, place, wanted, seen))
     worktree.check_space([(write.place, write.size) for write in made.writes])
     return made
 
@@ -92,11 +96,18 @@ def carry_out(
 ) -> list[Failure]:
     """Write the files one after another, each in threads; `begin` gives the function that is told of bytes written."""
     failures: list[Failure] = []
-    with worktree.settling(repository, [write.entry for write in writes]) as note:
-        for write in writes:
+    staged = {entry.path: entry for entry in repository.index([write.path for write in writes])} if writes else {}
+    fresh = [write for write in writes if staged.get(write.path) == write.entry]
+    for write in writes:
+        if write not in fresh:
+            failures.append(Failure(write.path, ChangedError("it was staged anew meanwhile; run this again")))
+    with worktree.settling(repository, [write.entry for write in fresh]) as note:
+        for write in fresh:
             with _collecting(failures, write.path):
                 executable = write.entry.mode == "100755"
-                worktree.put(write.manifest, write.place, depot, executable=executable, progress=begin(write))
+                worktree.put(
+                    write.manifest, write.place, depot, seen=write.seen, executable=executable, progress=begin(write)
+                )
                 note(write.entry, write.place)
     return failures
 

@@ -67,12 +67,14 @@ def group() -> None:
 def main() -> int:
     """The console script: `run` on the arguments of this process."""
     # Leave by way of every `finally`, so that temporary files are removed.
-    signal.signal(signal.SIGTERM, _terminate)
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminate)
     return run(sys.argv[1:])
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def run(arguments: Sequence[str]) -> int:

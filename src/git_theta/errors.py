@@ -4,6 +4,7 @@
     ├── InputError                fix what was handed in            exit 3
     │   ├── FormatError           a file that a format cannot read: the next format is tried
     │   ├── ManifestError         text that is no manifest, or one this version cannot read
+    │   │   └── LaterVersionError it is of a later version: update git-theta
     │   └── ConfigError           a setting whose value means nothing
     ├── DataError                 fetch or repair data
     │   ├── MissingObjectError    an object is not on this machine  exit 4
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "FormatError",
     "InputError",
+    "LaterVersionError",
     "ManifestError",
     "MissingObjectError",
     "RepositoryError",
@@ -54,6 +56,10 @@ class FormatError(InputError):
 
 class ManifestError(InputError):
     """Text is not a manifest, or not one that this version can read."""
+
+
+class LaterVersionError(ManifestError):
+    """A manifest is of a version that came after this git-theta."""
 
 
 class ConfigError(InputError):

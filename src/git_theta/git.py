@@ -170,8 +170,8 @@ class Repository:
     def refresh(self, paths: Sequence[bytes], environ: Mapping[str, str]) -> None:
         """Have Git look at these files and note in the index how they lie on the disk, so that a status is quick.
 
-        Only a hint: what Git cannot note, because another process holds the index, it looks at again later. `environ` is
-        for the filter that Git starts.
+        Only a hint: what Git cannot note, because another process holds the index, it looks at again later. `environ`
+        is for the filter that Git starts.
         """
         listing = ("--pathspec-from-file=-", "--pathspec-file-nul")
         paths_z = b"".join(path + b"\0" for path in paths)

@@ -1,8 +1,8 @@
 """The only caller of git-lfs: moves objects between our store and a remote, any number in one call.
 
 `-c lfs.storage=theta` makes git-lfs read and write `<git common dir>/theta/objects`, which is our store, and keeps its
-own prune away from it. The setting is relative on purpose: an absolute one reaches git-lfs' agent for file:// remotes too,
-which would take both ends for the same folder and copy nothing.
+own prune away from it. The setting is relative on purpose: an absolute one reaches git-lfs' agent for file:// remotes
+too, which would take both ends for the same folder and copy nothing.
 
 Source: git-lfs-push(1) and git-lfs-fetch(1) of git-lfs 3.3; the pointer is docs/spec.md of git-lfs.
 """

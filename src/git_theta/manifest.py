@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from git_theta import jsontext
-from git_theta.errors import FormatError, ManifestError
+from git_theta.errors import FormatError, LaterVersionError, ManifestError
 from git_theta.names import shown
 from git_theta.tensor import DTYPES, MAX_NAME_LENGTH, MAX_SIZE_BYTES, OPAQUE, View, check_shape, is_dtype, nbytes
 
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 VERSION = 1
-ABOUT = "checkpoint kept by git-theta; pip install git-theta, then run: git theta pull"
+ABOUT = "checkpoint kept by git-theta; to get it: pip install git-theta; git theta install; git theta pull"
 MAGIC = b'{"git-theta": '
 MAX_MANIFEST_BYTES = 64 * 2**20
 MAX_PARAMETERS = 1_000_000
@@ -45,7 +45,7 @@ MAX_VIEWS = 65_536
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _MARKER = re.compile(rb"^(<{7}|={7}|>{7}|\|{7})( |\r?$)", re.MULTILINE)
-_OURS = re.compile(rb'"git-theta"\s*:|"digest"\s*:\s*"[0-9a-f]{64}"')
+_OURS = re.compile(rb'"git-theta"\s*:\s*[0-9]|"digest"\s*:\s*"[0-9a-f]{64}"\s*,\s*"store"\s*:\s*\[')
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +213,11 @@ def parse(text: bytes) -> Manifest:
         raise ManifestError(f"it is not JSON: {error}") from error
     if not isinstance(root, dict) or "git-theta" not in root:
         raise ManifestError("it has no key 'git-theta'")
-    if type(root["git-theta"]) is not int or root["git-theta"] != VERSION:
-        raise ManifestError(
-            f"it is of version {_got(root['git-theta'])}, and this git-theta reads {VERSION}; update git-theta"
+    version = root["git-theta"]
+    if type(version) is not int or version != VERSION:
+        later = type(version) is int and version > VERSION
+        raise (LaterVersionError if later else ManifestError)(
+            f"it is of version {_got(version)}, and this git-theta reads {VERSION}; update git-theta"
         )
     _expect_keys(root, "it", "about", "format", "size", "digest", "layout", "parameters", "git-theta")
     if type(root["about"]) is not str:

@@ -17,13 +17,14 @@ from git_theta import layout as layouts
 from git_theta import value
 from git_theta.checkpoint import whole_digest
 from git_theta.depot import Depot
-from git_theta.errors import DamagedObjectError, ManifestError, MissingObjectError
+from git_theta.errors import DamagedObjectError, ManifestError, MissingObjectError, ThetaError
 from git_theta.layout import MAX_LAYOUT_BYTES, Layout
 from git_theta.manifest import Manifest, Record
 from git_theta.names import shown
-from git_theta.value import BUFFERED_BYTES
+from git_theta.source import Source
+from git_theta.value import BUFFERED_BYTES, SourceValue
 
-__all__ = ["read_layout", "runs", "write"]
+__all__ = ["is_same", "read_layout", "runs", "write"]
 
 GROUP_BYTES = 4 * 2**20
 AHEAD_BYTES = 64 * 2**20
@@ -61,6 +62,42 @@ def read_layout(manifest: Manifest, depot: Depot) -> Layout:
     if whole_digest(manifest.layout, layout, manifest.parameters) != manifest.digest:
         raise ManifestError("its digest is not that of its layout and parameters")
     return layout
+
+
+def is_same(made: Manifest, other: Manifest, source: Source, depot: Depot) -> bool:
+    """Whether another manifest is of the same bytes as the one just made of `source`, and this machine vouches for it.
+
+    The other may cut the file in another way, if a format was missing or has learnt something since: only then the
+    source is read again, as far as the first difference.
+    """
+    if made.size != other.size or (made.layout.digest == other.layout.digest) != (made.digest == other.digest):
+        return False
+    if not all(row.store in depot.catalogue.find(row.digest, row.dtype, row.shape) for row in other.records()):
+        return False
+    if depot.store.missing(other.objects()):
+        return False
+    return made.digest == other.digest or _holds(source, other, depot)
+
+
+def _holds(source: Source, manifest: Manifest, depot: Depot) -> bool:
+    """Whether the source has the bytes of a manifest's parts, at their places."""
+    try:
+        layout = read_layout(manifest, depot)
+    except ThetaError:
+        return False
+    offset = skeleton = 0
+    rows: list[tuple[SourceValue, str]] = []
+    for part in layout.parts:
+        if part.name is None:
+            if source.read(offset, part.size) != layout.skeleton[skeleton : skeleton + part.size]:
+                return False
+            skeleton += part.size
+        else:
+            record = manifest.parameters[part.name]
+            rows.append((SourceValue(source, offset, part.size, record.dtype, record.shape), record.digest))
+        offset += part.size
+    with ThreadPoolExecutor(depot.settings.thread_count) as pool:
+        return all(pool.map(lambda row: value.digest_of(row[0])[0] == row[1], rows))
 
 
 def runs(manifest: Manifest, layout: Layout, depot: Depot) -> Iterator[Run]:

@@ -172,9 +172,11 @@ class PayloadWriter:
                 os.fchmod(self._fd, self._store.file_mode)
             if self._store.fsync:
                 os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = -1
+            # A descriptor is closed once: after a failure, its number may be another thread's already.
+            fd, self._fd = self._fd, -1
+            os.close(fd)
         self._written.append((self._path, Piece(self._hash.hexdigest(), self._size, 0, self._size)))
+        self._path = Path()
         self._hash = hashlib.sha256()
         self._size = 0
 
@@ -193,9 +195,11 @@ class PayloadWriter:
             path.unlink()
 
     def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):  # the file is thrown away
+                os.close(fd)
+        if self._path.name:
             self._path.unlink(missing_ok=True)
 
 

@@ -87,5 +87,5 @@ def read(content: bytes) -> tuple[Kind, Manifest | None, str]:
         return Kind.MANIFEST, manifest.parse(content), ""
     except ManifestError as error:
         if manifest.has_conflict_markers(content):
-            return Kind.INVALID, None, "its manifest has conflict markers; take a side: git checkout --ours -- PATH"
+            return Kind.INVALID, None, "its manifest has conflict markers; restore it: git checkout COMMIT -- PATH"
         return Kind.INVALID, None, f"its manifest cannot be used: {error}"

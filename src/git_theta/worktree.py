@@ -1,7 +1,7 @@
 """The worktree's side of a tracked file: what lies at its path, and the checkpoint put there.
 
-A file is written beside its place under a temporary name, verified, and renamed: whoever looks sees the old file or the
-new one. Nothing is ever written through a symbolic link.
+A file is written under a temporary name, verified, and renamed: whoever looks sees the old file or the new one. Nothing
+is ever written through a symbolic link, nor over a file that changed since it was looked at.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from git_theta import written
-from git_theta.errors import MissingObjectError, RepositoryError, SpaceError
+from git_theta.errors import ChangedError, MissingObjectError, RepositoryError, SpaceError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import Manifest, starts_like
 from git_theta.names import shown, shown_path
@@ -27,7 +27,18 @@ from git_theta.store import STALE_TEMPORARY_S, Store, reporting_full_disk
 if TYPE_CHECKING:
     from git_theta.depot import Depot
 
-__all__ = ["Presence", "check_objects", "check_space", "file_mode", "locate", "look", "put", "replacing", "settling"]
+__all__ = [
+    "Presence",
+    "check_objects",
+    "check_space",
+    "file_mode",
+    "locate",
+    "look",
+    "put",
+    "replacing",
+    "settling",
+    "stamp",
+]
 
 _HEAD_BYTES = 64
 _LONGEST_NAME = 100
@@ -77,6 +88,14 @@ def locate(repository: Repository, path: bytes) -> Path:
     if look(place) is Presence.OTHER:
         raise RepositoryError("a symbolic link or directory lies at its path; move it away")
     return place
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What tells whether a file was written to since; None where there is none."""
+    try:
+        return stamp_of(path.lstat())
+    except OSError:
+        return None
 
 
 def check_objects(manifest: Manifest, store: Store) -> None:
@@ -134,34 +153,39 @@ def put(
     path: Path,
     depot: "Depot",
     *,
+    seen: Stamp | None,
     executable: bool = False,
     progress: Callable[[int], None] = lambda size_bytes: None,
 ) -> None:
     """Write the checkpoint of a manifest to `path`, which `locate` returned, and vouch for what was verified.
 
-    `progress` is told of bytes written, from several threads. Whatever is raised, the path keeps what it had.
+    `seen` is the path's `stamp` from when it was found fit to be overwritten; ChangedError is raised if it has another
+    now. `progress` is told of bytes written, from several threads. Whatever is raised, the path keeps what it had.
     """
     # `ls-files` and `status` only look, and need none of what rebuilding imports.
     from git_theta import rebuild
 
     layout = rebuild.read_layout(manifest, depot)
     _sweep(path)
-    with replacing(path, file_mode(executable)) as fd:
+    with replacing(path, file_mode(executable), depot.store.root / "tmp") as fd:
         rebuild.write(manifest, layout, depot, fd, progress=progress)
+        if stamp(path) != seen:
+            raise ChangedError("it was written to meanwhile, and is left as it is; to overwrite it, run this again")
     depot.catalogue.vouch(manifest.records())
 
 
 @contextmanager
-def replacing(path: Path, mode: int) -> Iterator[int]:
+def replacing(path: Path, mode: int, folder: Path | None = None) -> Iterator[int]:
     """A new file, given by its descriptor, that takes the place of `path` if the block ends without an error.
 
-    `mode` goes through the umask. Missing directories are made.
+    `mode` goes through the umask. Missing directories are made. The file lies in `folder` for the time being if it can
+    be renamed from there: what a killed process leaves beside the path, the next `git add .` would take for a file.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
         with reporting_full_disk(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(_temporary_prefix(path) + secrets.token_hex(8))
+            temporary = _temporary(path, folder)
             fd = os.open(temporary, flags, mode)
             try:
                 try:
@@ -174,6 +198,15 @@ def replacing(path: Path, mode: int) -> Iterator[int]:
                 raise
     except PermissionError as error:
         raise RepositoryError(f"{shown_path(str(path.parent))}: it cannot be written to ({error.strerror})") from error
+
+
+def _temporary(path: Path, folder: Path | None) -> Path:
+    if folder is not None:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if folder.stat().st_dev == path.parent.stat().st_dev:
+                return folder / f"git-theta-{os.getpid()}-{secrets.token_hex(8)}"
+    return path.with_name(_temporary_prefix(path) + secrets.token_hex(8))
 
 
 def _temporary_prefix(path: Path) -> str:

@@ -1,7 +1,8 @@
 """A note from `git theta checkout` to the filter that Git starts for it: which files were just written and verified.
 
-Git can note how a file lies on the disk only by having its content cleaned. What was hashed a moment ago, and has the same
-inode, size and modification time since, need not be hashed again: the filter drains it and answers with the manifest.
+Git can note how a file lies on the disk only by having its content cleaned. What was hashed a moment ago, and has the
+same inode, size and modification time since, need not be hashed again: the filter drains it and answers with the
+manifest.
 """
 
 import json

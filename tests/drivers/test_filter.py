@@ -365,7 +365,7 @@ def test_a_checkpoint_that_git_should_not_hold_is_left_as_its_manifest(repo: Rep
         small, large = cleaned(client, "small", b"small"), cleaned(client, "large", model())
         assert smudged(client, "small", small) == b"small"
         assert smudged(client, "large", large) == large
-        assert "git theta checkout" in client.complaints
+        assert "git theta pull" in client.complaints
         assert client.complaints.count("\n") == 1
 
 

@@ -10,19 +10,19 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from git_theta import checkpoint, manifest
+from git_theta import checkpoint, manifest, rebuild
 from git_theta.depot import Depot
 from git_theta.drivers.meter import Meter
-from git_theta.errors import ManifestError
+from git_theta.errors import LaterVersionError, ManifestError
 from git_theta.git import Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown
-from git_theta.source import BytesSource, FileSource
+from git_theta.source import BytesSource, FileSource, Source
 from git_theta.store import reporting_full_disk
 from git_theta.written import Notes
 
@@ -60,6 +60,8 @@ class Cleaner:
             except ManifestError as error:
                 if content in known:
                     return content
+                if isinstance(error, LaterVersionError):
+                    raise
                 if manifest.has_conflict_markers(content):
                     raise ManifestError(
                         "it is a manifest with conflict markers; take a side: "
@@ -68,7 +70,7 @@ class Cleaner:
                 sys.stderr.write(
                     f"git-theta: {shown(path)}: it looks like a manifest, but {error}; stored as a file of its own\n"
                 )
-        return manifest.format(checkpoint.take(BytesSource(content), self._depot, _parsed(known)))
+        return self._text(BytesSource(content), known)
 
     def _clean_stream(self, path: str, head: bytes, packets: Iterator[bytes]) -> bytes:
         fd = _open_regular(path)
@@ -97,7 +99,7 @@ class Cleaner:
             os.close(fd)
 
     def _just_written(self, path: str, source: FileSource, packets: Iterator[bytes]) -> bytes:
-        """The manifest of a file that `git theta checkout` has just written, all of `packets` being read; or nothing."""
+        """The manifest of a file that `git theta checkout` has just written, `packets` being read; or nothing."""
         stamp, blob = self._notes.get(path, (None, ""))
         if stamp != source.stamp:
             return b""
@@ -109,9 +111,23 @@ class Cleaner:
         return text
 
     def _take(self, path: str, source: FileSource, stop: threading.Event | None = None) -> bytes:
-        known = _parsed(self._known(path))
         with Meter(shown(path), source.size) as meter:
-            return manifest.format(checkpoint.take(source, self._depot, known, progress=meter.add, stop=stop))
+            return self._text(source, self._known(path), progress=meter.add, stop=stop)
+
+    def _text(
+        self,
+        source: Source,
+        texts: Sequence[bytes],
+        progress: Callable[[int], None] = lambda size_bytes: None,
+        stop: threading.Event | None = None,
+    ) -> bytes:
+        """The manifest's text: one of the known texts, if the content is the same, however its writer cut the file."""
+        known = _parsed(texts)
+        made = checkpoint.take(source, self._depot, list(known.values()), progress=progress, stop=stop)
+        for text, other in known.items():
+            if other == made or rebuild.is_same(made, other, source, self._depot):
+                return text
+        return manifest.format(made)
 
     def _known(self, path: str) -> list[bytes]:
         """What the index and HEAD have at the path, unless it is too long for a manifest."""
@@ -129,15 +145,13 @@ def is_too_long_to_hold(head: bytearray) -> bool:
     return len(head) > MAX_MANIFEST_BYTES or not (manifest.starts_like(head) or manifest.looks_like(head))
 
 
-def _parsed(texts: Iterable[bytes]) -> list[Manifest]:
+def _parsed(texts: Iterable[bytes]) -> dict[bytes, Manifest]:
     """Those of the texts that are manifests."""
-    found = []
+    found = {}
     for text in texts:
         if manifest.starts_like(text):
-            try:
-                found.append(manifest.parse(text))
-            except ManifestError:
-                continue
+            with suppress(ManifestError):
+                found[text] = manifest.parse(text)
     return found
 
 

@@ -36,7 +36,9 @@ class _Session:
 
 def main() -> int:
     """Serve Git on stdin and stdout until it closes them; the exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminate)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start a thread per core, to no use here
     try:
         reader, writer = PacketReader(_binary(0)), PacketWriter(_binary(1))
@@ -56,9 +58,9 @@ def main() -> int:
     return 0
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     """Leave by way of every `finally`, so that temporary files are removed."""
-    sys.exit(128 + signal.SIGTERM)
+    sys.exit(128 + number)
 
 
 def _binary(fd: int) -> int:
@@ -143,6 +145,9 @@ def _serve(request: dict[str, str], session: _Session, reader: PacketReader, wri
         sys.stderr.write(f"git-theta: {shown(path)}: {shown_path(str(error))}\n")
     except (EOFError, BrokenPipeError):
         raise
+    except OSError as error:
+        where = f"{shown(str(error.filename))}: " if error.filename else ""
+        sys.stderr.write(f"git-theta: {shown(path)}: it cannot be read or stored ({where}{error.strerror or error})\n")
     except Exception:  # noqa: BLE001  # a bug must fail this file alone, with something to report
         _report_bug(path, session.theta_dir)
     for _rest in packets:

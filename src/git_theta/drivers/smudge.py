@@ -70,8 +70,8 @@ class Smudger:
     def available(self) -> list[str]:
         """The delayed paths that Git may ask for now and has not been told of; empty when there are no more.
 
-        What they lack is fetched first, all in one call. Git gives up at the first file that fails: those that are known
-        to fail are kept back until it has the others.
+        What they lack is fetched first, all in one call. Git gives up at the first file that fails: those that are
+        known to fail are kept back until it has the others.
         """
         paths, self._unannounced = self._unannounced, []
         self._fetch(self._delayed[path] for path in paths if path in self._delayed and path not in self._asked)
@@ -139,6 +139,7 @@ def _parse(text: bytes) -> Manifest:
     except ManifestError as error:
         if manifest.has_conflict_markers(text):
             raise ManifestError(
-                "its manifest has conflict markers; take a side: git checkout --ours (or --theirs) -- PATH"
+                "its manifest has conflict markers; take a side: git checkout --ours (or --theirs) -- PATH; or, if "
+                "they were committed, take one from before: git checkout COMMIT -- PATH"
             ) from error
         raise ManifestError(f"its manifest cannot be used: {error}") from error
