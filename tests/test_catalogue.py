@@ -117,10 +117,11 @@ def test_a_checkpoint_is_taken_with_a_damaged_catalogue(path: Path, damage: Call
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has other permissions")
-def test_a_catalogue_that_cannot_be_written_is_kept_in_memory() -> None:
+def test_a_catalogue_that_cannot_be_written_is_read_and_not_added_to() -> None:
     program = """
 import os, sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from git_theta.catalogue import Catalogue
 from tests.test_catalogue import DIGEST, RECORD, STORE
@@ -128,18 +129,17 @@ if os.geteuid() == 0:  # root may write everywhere
     os.setgid(65534)
     os.setuid(65534)
 with closing(Catalogue(Path(sys.argv[1]))) as catalogue:
-    assert catalogue.find(DIGEST, "F32", (3,)) == []
-    catalogue.vouch([RECORD])
     assert catalogue.find(DIGEST, "F32", (3,)) == [STORE]
+    catalogue.vouch([replace(RECORD, digest="0" * 64)])
+    assert catalogue.find("0" * 64, "F32", (3,)) == []
 """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "catalogue.sqlite"
-        _sql(path, "DELETE FROM vouched")
         path.chmod(0o444)
         path.parent.chmod(0o555)
         subprocess.run([sys.executable, "-c", program, path], check=True, cwd=Path(__file__).parents[1])
         path.parent.chmod(0o755)
-        assert _find(path) == []
+        assert _find(path) == [STORE]
 
 
 @pytest.mark.parametrize(

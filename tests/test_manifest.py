@@ -56,7 +56,8 @@ EVERYTHING = Manifest(
     },
 )
 TEXT = (
-    '{"git-theta": 1, "about": "checkpoint kept by git-theta; to get it: pip install git-theta; git theta install; git theta pull",\n'
+    '{"git-theta": 1, "about": "checkpoint kept by git-theta; to get it: '
+    'pip install git-theta; git theta install; git theta pull",\n'
     f'"format": "safetensors", "size": 9223372036854775807, "digest": "{A}",\n'
     f'"layout": {{"size": 97, "digest": "{B}", "store": [["dense", [["{A}", 97]]]]}},\n'
     '"parameters": {\n'
@@ -76,7 +77,8 @@ TEXT = (
     "}}\n"
 ).encode()
 NO_PARAMETERS = (
-    b'{"git-theta": 1, "about": "checkpoint kept by git-theta; to get it: pip install git-theta; git theta install; git theta pull",\n'
+    b'{"git-theta": 1, "about": "checkpoint kept by git-theta; to get it: '
+    b'pip install git-theta; git theta install; git theta pull",\n'
     b'"format": "opaque", "size": 0, "digest": "' + A.encode() + b'",\n'
     b'"layout": {"size": 0, "digest": "' + A.encode() + b'", "store": [["dense", []]]},\n'
     b'"parameters": {\n}}\n'

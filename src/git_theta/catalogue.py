@@ -98,7 +98,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
     # A power cut may damage the file, and it is then made anew; waiting for the disk is not worth it.
     connection.execute("PRAGMA synchronous = OFF")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == _VERSION:
+    tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    if version == _VERSION and ("vouched",) in tables:
         return  # no write, and so no wait for another process that writes
     if version:
         connection.execute("DROP TABLE IF EXISTS vouched")

@@ -98,9 +98,8 @@ def carry_out(
     failures: list[Failure] = []
     staged = {entry.path: entry for entry in repository.index([write.path for write in writes])} if writes else {}
     fresh = [write for write in writes if staged.get(write.path) == write.entry]
-    for write in writes:
-        if write not in fresh:
-            failures.append(Failure(write.path, ChangedError("it was staged anew meanwhile; run this again")))
+    late = ChangedError("it was staged anew meanwhile; run this again")
+    failures += [Failure(write.path, late) for write in writes if write not in fresh]
     with worktree.settling(repository, [write.entry for write in fresh]) as note:
         for write in fresh:
             with _collecting(failures, write.path):

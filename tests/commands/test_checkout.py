@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from git_theta import manifest, rebuild, worktree
+from git_theta import checkouts, git, manifest, rebuild, worktree
 from git_theta.errors import (
     EXIT_BUG,
+    ChangedError,
     DamagedObjectError,
     InputError,
     ManifestError,
@@ -19,6 +20,8 @@ from git_theta.errors import (
     SpaceError,
 )
 from git_theta.git import Repository
+from git_theta.tracked import entries as tracked_entries
+from tests.checkpoints import opened
 from tests.repositories import Repo, model
 
 HOSTILE: Mapping[str, Callable[[bytes], bytes]] = {
@@ -58,8 +61,34 @@ def test_checkout_again_has_nothing_to_do(tracked: Repo) -> None:
     before = (tracked.path / "a.safetensors").stat()
     assert tracked.ok("checkout").startswith("nothing to check out")
     assert tracked.ok("checkout", ".").startswith("nothing to check out")
-    assert tracked.ok("checkout", "--force", "a.safetensors").startswith("nothing to check out")
     assert (tracked.path / "a.safetensors").stat().st_ino == before.st_ino
+
+
+def test_force_writes_what_git_was_told_not_to_look_at(tracked: Repo) -> None:
+    tracked.git("update-index", "--assume-unchanged", "a.safetensors")
+    tracked.write("a.safetensors", b"changed")
+    assert tracked.ok("checkout", "a.safetensors").startswith("nothing to check out")
+    assert tracked.ok("checkout", "--force", "a.safetensors").startswith("checked out 1 file")
+    assert tracked.read("a.safetensors") == model(0)
+
+
+def test_what_is_saved_or_staged_after_the_plan_is_left_alone(tracked: Repo) -> None:
+    names = (b"a.safetensors", b"sub/b.safetensors")
+    tracked.dematerialise("a.safetensors", "sub/b.safetensors")
+    repository = git.discover(tracked.path)
+    with opened(repository.theta_dir) as depot:
+        plan = checkouts.plan(repository, tracked_entries(repository), depot, named=False)
+        assert sorted(write.path for write in plan.writes) == sorted(names)
+        tracked.write("a.safetensors", b"saved meanwhile")
+        tracked.write("sub/b.safetensors", model(7))
+        tracked.git("add", "sub/b.safetensors")
+        index = tracked.git("ls-files", "-s")
+        failures = checkouts.carry_out(repository, plan.writes, depot, lambda write: lambda size_bytes: None)
+    assert {failure.path for failure in failures} == set(names)
+    assert all(isinstance(failure.error, ChangedError) for failure in failures)
+    assert tracked.read("a.safetensors") == b"saved meanwhile"
+    assert tracked.read("sub/b.safetensors") == model(7)
+    assert tracked.git("ls-files", "-s") == index
 
 
 def test_path_is_a_file_or_a_directory_seen_from_where_one_is(tracked: Repo) -> None:

@@ -125,7 +125,6 @@ def test_the_manifest_of_another_file_can_be_put_in_place(tracked: Repo) -> None
 LOOK_ALIKES: dict[str, Callable[[bytes], bytes]] = {
     "half of one": lambda text: text[: len(text) // 2],
     "in a list": lambda text: b"[" + text + b"]",
-    "of version 2": lambda text: text.replace(b'"git-theta": 1', b'"git-theta": 2', 1),
     "with a NUL": lambda text: text[:-1] + b"\0\n",
     "with an unknown key": lambda text: text.replace(b'"about"', b'"also": 1, "about"', 1),
     "without its first line": lambda text: text.partition(b"\n")[2],
@@ -151,6 +150,14 @@ def test_text_that_only_looks_like_a_manifest_is_stored_as_bytes(tracked: Repo) 
         assert tracked.read(name) == content
         touched(tracked.path / name)
     assert tracked.git("status", "--porcelain") == ""
+
+
+def test_a_manifest_of_a_later_version_is_never_wrapped_into_a_checkpoint(tracked: Repo) -> None:
+    tracked.write("later.st", tracked.blob("small.st").replace(b'"git-theta": 1', b'"git-theta": 2', 1))
+    done = tracked.run_git("add", "later.st")
+    assert done.code != 0
+    assert done.err.startswith("git-theta: later.st: it is of version 2, and this git-theta reads 1; update git-theta\n")
+    assert "later.st" not in tracked.git("ls-files")
 
 
 def test_a_manifest_that_lacks_a_parameter_is_one_and_fails_on_checkout(tracked: Repo) -> None:

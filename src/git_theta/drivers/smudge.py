@@ -103,6 +103,8 @@ class Smudger:
                 found = manifest.parse(text)
                 if found.size <= self._depot.settings.smudge_limit:
                     objects |= found.objects()
+        if not self._depot.store.missing(objects) or not transfer.remotes(self._repository):
+            return
         try:
             transfer.fetch(self._repository, objects, self._depot.store)
         except ThetaError as error:
