@@ -94,7 +94,7 @@ def _open_session() -> _Session:
 
     repository = discover()
     depot = open_depot(repository.theta_dir, read_settings(repository.config("theta"), os.environ))
-    return _Session(repository.theta_dir, Cleaner(repository, depot), Smudger(depot))
+    return _Session(repository.theta_dir, Cleaner(repository, depot), Smudger(repository, depot))
 
 
 def _serve(request: dict[str, str], session: _Session, reader: PacketReader, writer: PacketWriter) -> None:
