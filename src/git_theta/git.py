@@ -126,6 +126,10 @@ class Repository:
                 entries.append(IndexEntry(path, mode, oid, tag == "S"))
         return entries
 
+    def unmerged(self) -> set[bytes]:
+        """The paths that are in conflict."""
+        return {row.partition(b"\t")[2] for row in self.git("ls-files", "-u", "-z").split(b"\0")[:-1]}
+
     def blob_at(self, revision: str, path: bytes) -> str | None:
         """The oid of the blob at a path of a revision; None where there is none, or no such revision."""
         row = self.git("ls-tree", "-z", revision, "--", os.fsdecode(path), accept=(0, 128))

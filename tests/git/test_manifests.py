@@ -156,7 +156,9 @@ def test_a_manifest_of_a_later_version_is_never_wrapped_into_a_checkpoint(tracke
     tracked.write("later.st", tracked.blob("small.st").replace(b'"git-theta": 1', b'"git-theta": 2', 1))
     done = tracked.run_git("add", "later.st")
     assert done.code != 0
-    assert done.err.startswith("git-theta: later.st: it is of version 2, and this git-theta reads 1; update git-theta\n")
+    assert done.err.startswith(
+        "git-theta: later.st: it is of version 2, and this git-theta reads 1; update git-theta\n"
+    )
     assert "later.st" not in tracked.git("ls-files")
 
 

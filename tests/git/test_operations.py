@@ -163,6 +163,23 @@ def test_both_sides_changed_is_a_conflict_that_keeps_ours(
     assert_clean(tracked, small=model(theirs), large=changed_layer(3))
 
 
+def test_sides_of_a_conflict_can_be_taken_in_turn(tracked: Repo) -> None:
+    """Git notes the file's time with the side that it is: with another, it would later take the one for the other."""
+    _diverge(tracked)
+    tracked.git("checkout", "--quiet", "other")
+    tracked.write("small.st", model(7))
+    tracked.git("commit", "--quiet", "--all", "--amend", "--no-edit")
+    tracked.git("checkout", "--quiet", "main")
+    tracked.git("merge", "--quiet", "other", accept=(1,))
+    for side, stage, seed in (("--theirs", 3, 7), ("--ours", 2, 5), ("--theirs", 3, 7)):
+        tracked.git("checkout", side, "small.st")
+        assert tracked.read("small.st") == model(seed)
+        rows = tracked.git("ls-files", "--stage", "--debug", "small.st").splitlines()
+        times = [row.removeprefix("  mtime: ") for row in rows if row.startswith("  mtime: ")]
+        seconds, nanoseconds = divmod((tracked.path / "small.st").stat().st_mtime_ns, 10**9)
+        assert times[stage - 1] == f"{seconds}:{nanoseconds}"
+
+
 def test_conflict_marked_text_of_a_merge_without_the_driver_cannot_be_checked_out_or_added(tracked: Repo) -> None:
     """`merge=text` in the attributes, or a machine without the merge driver: Git merges the manifests as text."""
     tracked.git("checkout", "--quiet", "-b", "other")
@@ -175,8 +192,8 @@ def test_conflict_marked_text_of_a_merge_without_the_driver_cannot_be_checked_ou
     done = tracked.run_git("merge", "--quiet", "other")
     assert done.code != 0
     assert [line for line in done.err.splitlines() if line.startswith("git-theta: ")] == [
-        "git-theta: small.st: its manifest has conflict markers; take a side: git checkout --ours (or --theirs) -- PATH; "
-        "or, if they were committed, take one from before: git checkout COMMIT -- PATH"
+        "git-theta: small.st: its manifest has conflict markers; take a side: git checkout --ours (or --theirs) -- PATH"
+        + "; or, if they were committed, take one from before: git checkout COMMIT -- PATH"
     ]
     path = tracked.path / "small.st"
     assert not path.exists() or path.read_bytes() == model(5)

@@ -4,6 +4,7 @@ Git is sent the true bytes or an error, never anything in between. Content that 
 committed before its path was tracked.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -31,6 +32,7 @@ class Smudger:
     def __init__(self, repository: Repository, depot: Depot) -> None:
         self._repository = repository
         self._depot = depot
+        self._unmerged: set[bytes] | None = None
         self._delayed: dict[str, bytes] = {}
         self._unannounced: list[str] = []
         self._asked: set[str] = set()  # those whose objects a remote was asked for
@@ -51,7 +53,7 @@ class Smudger:
         else:
             if self._depot.settings.skip_smudge or not manifest.looks_like(text):
                 return iter([text])
-            if can_delay:
+            if can_delay and not self._is_unmerged(path):
                 self._delayed[path] = text
                 self._unannounced.append(path)
                 self._asked.discard(path)
@@ -82,6 +84,16 @@ class Smudger:
         if fit:
             self._unannounced = [path for path in paths if path not in fit]
         return [path for path in paths if path in fit] or paths
+
+    def _is_unmerged(self, path: str) -> bool:
+        """Whether a path is in conflict, as it may be where Git checks out one of the sides.
+
+        Git 2.39 notes a delayed file's time and size in the entry of any side, takes that side for what lies there, and
+        the next `git checkout --ours` or `--theirs` writes nothing. So such a file is not delayed.
+        """
+        if self._unmerged is None:
+            self._unmerged = self._repository.unmerged() if self._repository.worktree else set()
+        return os.fsencode(path) in self._unmerged
 
     def _is_fit(self, text: bytes) -> bool:
         """Whether a checkpoint can be rebuilt, as far as its manifest, its layout and the names of its objects tell."""
