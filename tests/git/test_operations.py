@@ -192,8 +192,10 @@ def test_conflict_marked_text_of_a_merge_without_the_driver_cannot_be_checked_ou
     done = tracked.run_git("merge", "--quiet", "other")
     assert done.code != 0
     assert [line for line in done.err.splitlines() if line.startswith("git-theta: ")] == [
-        "git-theta: small.st: its manifest has conflict markers; take a side: git checkout --ours (or --theirs) -- PATH"
-        + "; or, if they were committed, take one from before: git checkout COMMIT -- PATH"
+        (
+            "git-theta: small.st: its manifest has conflict markers; take a side: git checkout --ours (or --theirs) "
+            "-- PATH; or, if they were committed, take one from before: git checkout COMMIT -- PATH"
+        )
     ]
     path = tracked.path / "small.st"
     assert not path.exists() or path.read_bytes() == model(5)
