@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from git_theta import manifest
+from git_theta import manifest, plugins
+from tests.checkpoints import opened, take
 from tests.git.kinds import layers
 from tests.git.test_round_trip import touched
 from tests.repositories import Repo, model
@@ -205,3 +206,29 @@ def test_manifest_with_conflict_markers_cannot_be_added(tracked: Repo, where: st
     assert tracked.objects() == before
     tracked.git("checkout", "HEAD", "--", "small.st")
     assert tracked.read("small.st") == model()
+
+
+def test_content_that_another_writer_cut_elsewhere_is_not_modified(
+    tracked: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A colleague's git-theta may lack a format, or know a later one; the file is the same file."""
+    content = tracked.read("small.st")
+    with monkeypatch.context() as patch, opened(tracked.path / ".git" / "theta") as depot:
+        patch.setattr(plugins, "formats", lambda: iter([]))
+        other = manifest.format(take(content, depot))
+    assert other != tracked.blob("small.st")
+    tracked.stage_blob("small.st", other.replace(b'"opaque"', b'"another"'))
+    tracked.git("commit", "--quiet", "-m", "cut in another way")
+    touched(tracked.path / "small.st")
+    assert tracked.git("status", "--porcelain") == ""
+    tracked.git("add", "small.st")
+    assert tracked.blob("small.st") == other.replace(b'"opaque"', b'"another"')
+    tracked.write("small.st", content[:-1] + bytes([content[-1] ^ 1]))
+    assert tracked.git("status", "--porcelain").split() == ["M", "small.st"]
+
+
+def test_json_with_a_digest_of_its_own_passes_through(tracked: Repo) -> None:
+    text = json.dumps({"name": "x", "digest": "0" * 64}).encode()
+    tracked.stage_blob("meta.st", text)
+    tracked.git("checkout", "--", "meta.st")
+    assert tracked.read("meta.st") == text
