@@ -135,6 +135,7 @@ with closing(Catalogue(Path(sys.argv[1]))) as catalogue:
 """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "catalogue.sqlite"
+        _sql(path)
         path.chmod(0o444)
         path.parent.chmod(0o555)
         subprocess.run([sys.executable, "-c", program, path], check=True, cwd=Path(__file__).parents[1])

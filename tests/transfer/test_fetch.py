@@ -164,7 +164,14 @@ def test_remote_that_is_gone(published: Site) -> None:
 def test_no_remote(published: Site) -> None:
     clone = published.clone("clone", "--no-checkout")
     clone.git("remote", "remove", "origin")
-    checks(published, clone.run_git("checkout", "main"), "no remote to fetch from", "git remote add origin URL")
+    done = clone.run_git("checkout", "main")
+    assert done.code != 0
+    [line] = [line for line in done.err.splitlines() if line.startswith("git-theta: a.safetensors: ")]
+    assert line.endswith("run: git theta pull")
+    clone.git("read-tree", "main")
+    said = clone.fails(4, "pull")
+    assert "no remote to fetch from" in said
+    assert "git remote add origin URL" in said
 
 
 def test_remote_without_objects(published: Site) -> None:
