@@ -89,13 +89,14 @@ def _request(reader: PacketReader) -> dict[str, str] | None:
 
 
 def _open_session() -> _Session:
-    from git_theta import written
+    from git_theta import memory, written
     from git_theta.config import read_settings
     from git_theta.depot import open_depot
     from git_theta.drivers.clean import Cleaner
     from git_theta.drivers.smudge import Smudger
     from git_theta.git import discover
 
+    memory.keep_freed()
     repository = discover()
     _add_hook(repository)
     depot = open_depot(repository.theta_dir, read_settings(repository.config("theta"), os.environ))
