@@ -102,6 +102,8 @@ def _faces(span: Span) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...] |
 
 def _check(span: Span) -> None:
     """Raise FormatError unless a manifest can hold the span: what is written must be read again."""
+    if not _is_tuple(span.views):
+        raise FormatError(f"tensor {span.name[:80]!r} has views that are no tuple")
     check_shape(span.dtype, span.shape, span.size)
     if len(span.views) > MAX_VIEWS or not all(
         is_dtype(view.dtype) and are_counts((view.offset,)) for view in span.views
@@ -110,8 +112,15 @@ def _check(span: Span) -> None:
     for name, shape, strides in _faces(span):
         if len(name) > MAX_NAME_LENGTH or _SURROGATE.search(name):
             raise FormatError(f"tensor name {name[:80]!r} is above {MAX_NAME_LENGTH} characters, or no Unicode")
-        if not are_counts(shape) or (strides is not None and (len(strides) != len(shape) or not are_counts(strides))):
-            raise FormatError(f"tensor {name[:80]!r} has a shape or strides that are none")
+        if not _is_tuple(shape) or not are_counts(shape):
+            raise FormatError(f"tensor {name[:80]!r} has a shape that is none")
+        if strides is not None and (not _is_tuple(strides) or len(strides) != len(shape) or not are_counts(strides)):
+            raise FormatError(f"tensor {name[:80]!r} has strides that are none")
+
+
+def _is_tuple(value: object) -> bool:
+    """Whether a plugin, which nobody has type-checked, gave what its interface says."""
+    return type(value) is tuple
 
 
 def build(spans: Sequence[Span], source: Source) -> Layout:
