@@ -23,16 +23,18 @@ DEFAULT_SCOPE = "global"
 _SCRIPT = "git-theta-filter"
 
 
+_FIXED: Mapping[str, str] = {
+    # Without it, Git would store the checkpoint itself whenever the filter cannot run.
+    "filter.theta.required": "true",
+    # Git would otherwise merge two manifests as text, and fail to check out what comes of that.
+    "merge.theta.name": "git-theta: a checkpoint changed on both sides is a conflict that keeps ours",
+    "merge.theta.driver": "false",
+}
+
+
 def settings() -> Mapping[str, str]:
     """The keys and the values that `install` gives them."""
-    return {
-        PROCESS_KEY: _filter_command(),
-        # Without it, Git would store the checkpoint itself whenever the filter cannot run.
-        "filter.theta.required": "true",
-        # Git would otherwise merge two manifests as text, and fail to check out what comes of that.
-        "merge.theta.name": "git-theta: a checkpoint changed on both sides is a conflict that keeps ours",
-        "merge.theta.driver": "false",
-    }
+    return {PROCESS_KEY: _filter_command(), **_FIXED}
 
 
 def install(scope: str, cwd: Path) -> bool:
@@ -48,7 +50,7 @@ def install(scope: str, cwd: Path) -> bool:
 def uninstall(scope: str, cwd: Path) -> bool:
     """Remove the settings from the configuration of a scope; whether there were any."""
     changed = False
-    for key in ("filter.theta.process", "filter.theta.required", "merge.theta.name", "merge.theta.driver"):
+    for key in (PROCESS_KEY, *_FIXED):
         if _values(scope, key, cwd):
             # Git removes the section with its last key, unless someone has left a comment there.
             git.run(["config", f"--{scope}", "--unset-all", key], cwd=cwd)
