@@ -6,6 +6,7 @@ import pytest
 
 from git_theta.config import GIB, Settings, read_settings
 from git_theta.errors import ConfigError
+from git_theta.sharing import Sharing
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,14 @@ from git_theta.errors import ConfigError
         ({"theta.skipsmudge": ""}, Settings(skip_smudge=False)),
         ({"theta.skipsmudge": "Yes", "theta.fsync": "ON"}, Settings(skip_smudge=True, fsync=True)),
         ({"theta.skipsmudge": "off", "theta.fsync": "0"}, Settings()),
+        *(({"core.sharedrepository": value}, Settings()) for value in ("umask", "0", "false", "no", "")),
+        *(
+            ({"core.sharedrepository": value}, Settings(sharing=Sharing(0o660)))
+            for value in ("group", "1", "true", None)
+        ),
+        *(({"core.sharedrepository": value}, Settings(sharing=Sharing(0o664))) for value in ("all", "world", "2")),
+        ({"core.sharedrepository": "0640"}, Settings(sharing=Sharing(0o640, exact=True))),
+        ({"core.sharedrepository": "0777"}, Settings(sharing=Sharing(0o666, exact=True))),
     ],
     ids=str,
 )
@@ -50,6 +59,7 @@ def test_the_environment_goes_before_the_configuration(value: str, skip: bool, c
         *(("theta.smudgeLimit", value) for value in ("-1", "half", "1e9")),
         *(("theta.skipSmudge", value) for value in ("2", "maybe", " ", "true\x1b[31m")),
         ("theta.fsync", "y"),
+        *(("core.sharedRepository", value) for value in ("0400", "0860", "users", "Group", "-1", "0000660")),
     ],
 )
 def test_a_value_that_means_nothing_is_named(key: str, value: str | None) -> None:

@@ -89,7 +89,7 @@ def check(
 def set_aside(oids: Sequence[str], store: Store) -> None:
     """Move damaged objects out of the way, to `theta/damaged`, so that whole ones can be fetched or added again."""
     folder = store.root / "damaged"
-    folder.mkdir(parents=True, exist_ok=True)
+    store.sharing.make_folder(folder)
     for oid in oids:
         with suppress(FileNotFoundError):
             store.path(oid).replace(folder / oid)

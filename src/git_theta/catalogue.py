@@ -15,6 +15,7 @@ from pathlib import Path
 from git_theta import jsontext
 from git_theta.errors import ManifestError
 from git_theta.manifest import Record, Step, format_store, parse_store
+from git_theta.sharing import Sharing
 
 __all__ = ["Catalogue"]
 
@@ -33,9 +34,9 @@ CREATE TABLE IF NOT EXISTS vouched (
 class Catalogue:
     """The catalogue in one file; safe to use from several threads and processes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sharing: Sharing = Sharing()) -> None:
         self._lock = threading.Lock()
-        self._connection = _open(path)
+        self._connection = _open(path, sharing)
 
     def close(self) -> None:
         """Close the file."""
@@ -73,17 +74,18 @@ def _kind(dtype: str, shape: tuple[int, ...]) -> str:
     return json.dumps([dtype, shape], separators=(",", ":"))
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, sharing: Sharing) -> sqlite3.Connection:
     """The database, made anew where it is damaged, in memory where it cannot be written."""
     for attempt in (path, path, Path(":memory:")):
         with suppress(OSError):
-            attempt.parent.mkdir(parents=True, exist_ok=True)
+            sharing.make_folder(attempt.parent)
         try:
             connection = sqlite3.connect(attempt, timeout=_TIMEOUT_S, check_same_thread=False)
         except sqlite3.Error:
             continue
         try:
-            _prepare(connection)
+            if _prepare(connection):
+                sharing.share(attempt)
             return connection
         except sqlite3.OperationalError:
             connection.close()
@@ -94,14 +96,16 @@ def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(":memory:", check_same_thread=False)
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
+def _prepare(connection: sqlite3.Connection) -> bool:
+    """Have the table; whether it was not there."""
     # A power cut may damage the file, and it is then made anew; waiting for the disk is not worth it.
     connection.execute("PRAGMA synchronous = OFF")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
     if version == _VERSION and ("vouched",) in tables:
-        return  # no write, and so no wait for another process that writes
+        return False  # no write, and so no wait for another process that writes
     if version:
         connection.execute("DROP TABLE IF EXISTS vouched")
     connection.execute(_SCHEMA)
     connection.execute(f"PRAGMA user_version = {_VERSION}")
+    return True

@@ -6,14 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from git_theta.errors import ConfigError
+from git_theta.sharing import Sharing
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["SECTIONS", "Settings", "read_settings"]
+
+SECTIONS = ("core", "theta")
+"""The sections of the configuration that hold them."""
 
 GIB = 2**30
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": GIB, "t": 2**40}
 _NUMBER = re.compile(r"([0-9]{1,15})([kmgt]?)\Z", re.IGNORECASE)
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0", ""}
+_OCTAL = re.compile(r"[0-7]{1,6}\Z")
+_SHARINGS: Mapping[str | None, Sharing] = {
+    **dict.fromkeys(("umask", "0"), Sharing()),
+    **dict.fromkeys(("group", "1"), Sharing(0o660)),
+    **dict.fromkeys(("all", "world", "everybody", "2"), Sharing(0o664)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +33,7 @@ class Settings:
     compression: "auto" codes values that shrink, "none" stores them raw. max_object_bytes: no object is larger (code
     hosts refuse LFS objects above 2 GB). threads: for hashing and coding. skip_smudge: leave manifests in the worktree.
     smudge_limit_bytes: a larger checkpoint is left as its manifest by a checkout, which Git holds in memory whole.
-    fsync: flush each object to the disk before it gets its name.
+    fsync: flush each object to the disk before it gets its name. sharing: who else may use what is stored.
     """
 
     compression: str = "auto"
@@ -32,6 +42,7 @@ class Settings:
     skip_smudge: bool = False
     smudge_limit_bytes: int = 0
     fsync: bool = False
+    sharing: Sharing = Sharing()
 
     def __post_init__(self) -> None:
         if self.compression not in ("auto", "none"):
@@ -82,6 +93,17 @@ def _boolean(key: str, value: str | None) -> bool:
     return text in _TRUE
 
 
+def _sharing(key: str, value: str | None) -> Sharing:
+    if value in _SHARINGS:
+        return _SHARINGS[value]
+    if _OCTAL.match(value or "") and int(value or "", 8) & 0o600 == 0o600:
+        return Sharing(int(value or "", 8) & 0o666, exact=True)
+    try:
+        return _SHARINGS["group" if _boolean(key, value) else "umask"]
+    except ConfigError as error:
+        raise ConfigError(f"{key} is {value!r}; set it to group, all, umask or an octal mode as 0660") from error
+
+
 _KEYS: Mapping[str, tuple[str, Callable[[str, str | None], object]]] = {
     "theta.compression": ("compression", _text),
     "theta.maxObjectSize": ("max_object_bytes", _integer),
@@ -89,6 +111,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[str, str | None], object]]] = {
     "theta.skipSmudge": ("skip_smudge", _boolean),
     "theta.smudgeLimit": ("smudge_limit_bytes", _integer),
     "theta.fsync": ("fsync", _boolean),
+    "core.sharedRepository": ("sharing", _sharing),
 }
 
 

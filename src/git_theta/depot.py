@@ -21,5 +21,6 @@ class Depot:
 
 def open_depot(theta_dir: Path, settings: Settings) -> Depot:
     """The depot below `<git common dir>/theta`."""
-    store = Store(theta_dir, max_object_bytes=settings.max_object_bytes, fsync=settings.fsync)
-    return Depot(store, Catalogue(theta_dir / "catalogue.sqlite"), settings)
+    sharing = settings.sharing
+    store = Store(theta_dir, max_object_bytes=settings.max_object_bytes, fsync=settings.fsync, sharing=sharing)
+    return Depot(store, Catalogue(theta_dir / "catalogue.sqlite", sharing), settings)

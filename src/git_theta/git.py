@@ -19,6 +19,7 @@ __all__ = ["IndexEntry", "Repository", "blob_named", "discover", "run"]
 
 
 MAX_ARGUMENTS = 256
+_TRUST = "git config --global --add safe.directory "
 _NOTES = ("*_HEAD", "AUTO_MERGE", "MERGE_AUTOSTASH", "rebase-*/*", "sequencer/*", "refs/*/**/*")
 _OID = re.compile(r"^(?:[0-9a-f]{64}|[0-9a-f]{40})\b", re.MULTILINE)
 
@@ -49,10 +50,11 @@ def run(
 
 
 def _complaint(stderr: bytes, code: int) -> str:
-    """The line of Git's that says what is wrong: advice may follow it."""
+    """The line of Git's that says what is wrong, and the command that has Git trust a repository of someone else."""
     said = stderr.decode("utf-8", "replace").strip().splitlines()
     grave = [line for line in said if line.startswith(("fatal: ", "error: "))]
-    return shown_path((grave or said or [f"exit {code}"])[-1].strip())
+    trust = [f"if you trust it, run: {line.strip()}" for line in said if _TRUST in line]
+    return shown_path("; ".join([(grave or said or [f"exit {code}"])[-1].strip(), *trust[:1]]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,9 @@ class Repository:
         """`run` from the worktree's root, so that paths are the repository's; without one, from the git directory."""
         return run(["--literal-pathspecs", *arguments], cwd=self.base, stdin=stdin, accept=accept)
 
-    def config(self, prefix: str) -> dict[str, str | None]:
-        """Every setting below `prefix` ("theta"), keys in lower case; the last value wins, None means no "="."""
-        listing = self.git("config", "-z", "--get-regexp", rf"^{prefix}\.", accept=(0, 1))
+    def config(self, *sections: str) -> dict[str, str | None]:
+        """Every setting in `sections` ("theta"), keys in lower case; the last value wins, None means no "="."""
+        listing = self.git("config", "-z", "--get-regexp", rf"^({'|'.join(sections)})\.", accept=(0, 1))
         values: dict[str, str | None] = {}
         for item in listing.split(b"\0")[:-1]:
             key, equals, value = item.decode("utf-8", "surrogateescape").partition("\n")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError
 from git_theta.manifest import Piece
+from git_theta.sharing import Sharing
 from git_theta.source import FileSource
 
 __all__ = ["PayloadReader", "PayloadWriter", "Store", "reporting_full_disk"]
@@ -31,12 +32,13 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class Store:
     """The objects below one `theta` directory; safe to use from several threads and processes."""
 
-    def __init__(self, root: Path, *, max_object_bytes: int, fsync: bool) -> None:
+    def __init__(self, root: Path, *, max_object_bytes: int, fsync: bool, sharing: Sharing = Sharing()) -> None:
         self.root = root
         self.max_object_bytes = max_object_bytes
         self.fsync = fsync
+        self.sharing = sharing
         self._swept = False
-        self.file_mode = 0o444 & ~_umask()
+        self.file_mode = sharing.file_mode(0o444 & ~_umask())
 
     def path(self, oid: str) -> Path:
         """Where the object lies or would lie."""
@@ -55,9 +57,15 @@ class Store:
         `prune` leaves objects alone that are younger than an hour. A store that cannot be written is not pruned.
         """
         path = self.path(oid)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RepositoryError, SpaceError):
             if path.stat().st_mtime < time.time() - _FRESH_S:
-                os.utime(path)
+                try:
+                    os.utime(path)
+                except PermissionError:  # another's, in a shared store, where only a copy can be made young
+                    with path.open("rb") as file, self.writer() as writer:
+                        while block := file.read(_READ_BYTES):
+                            writer.write(block)
+                        writer.finish()
 
     def objects(self) -> Iterator[Path]:
         """The files of all objects that are here."""
@@ -98,7 +106,7 @@ class Store:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
             with reporting_full_disk(self.root):
-                folder.mkdir(parents=True, exist_ok=True)
+                self.sharing.make_folder(folder)
                 return os.open(path, flags, 0o600), path
         except OSError as error:
             raise RepositoryError(
@@ -183,7 +191,7 @@ class PayloadWriter:
     def _place(self, path: Path, target: Path) -> None:
         try:
             with reporting_full_disk(self._store.root):
-                target.parent.mkdir(parents=True, exist_ok=True)
+                self._store.sharing.make_folder(target.parent)
                 # Replacing an object of the same name is harmless, and mends one that has rotted.
                 path.replace(target)
         except OSError as error:

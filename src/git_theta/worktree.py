@@ -167,7 +167,10 @@ def put(
 
     layout = rebuild.read_layout(manifest, depot)
     _sweep(path)
-    with replacing(path, file_mode(executable), depot.store.root / "tmp") as fd:
+    folder = depot.store.root / "tmp"
+    with suppress(OSError):
+        depot.store.sharing.make_folder(folder)
+    with replacing(path, file_mode(executable), folder) as fd:
         rebuild.write(manifest, layout, depot, fd, progress=progress)
         if stamp(path) != seen:
             raise ChangedError("it was written to meanwhile, and is left as it is; to overwrite it, run this again")
@@ -203,7 +206,6 @@ def replacing(path: Path, mode: int, folder: Path | None = None) -> Iterator[int
 def _temporary(path: Path, folder: Path | None) -> Path:
     if folder is not None:
         with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
             if folder.stat().st_dev == path.parent.stat().st_dev:
                 return folder / f"git-theta-{os.getpid()}-{secrets.token_hex(8)}"
     return path.with_name(_temporary_prefix(path) + secrets.token_hex(8))

@@ -4,8 +4,7 @@ import click
 
 from git_theta import diagnosis
 from git_theta.commands import output
-from git_theta.commands.place import open_place
-from git_theta.errors import RepositoryError
+from git_theta.commands.place import find_place
 
 __all__ = ["command"]
 
@@ -17,10 +16,7 @@ def command(as_json: bool) -> int:
 
     Exits with 1 if anything was found. A missing pre-push hook is put in place at once.
     """
-    try:
-        place = open_place()
-    except RepositoryError:
-        place = None
+    place = find_place()
     found = list(diagnosis.examine(place.repository, place.store()) if place else diagnosis.examine(None, None))
     if as_json:
         output.print_json({"findings": [{"problem": item.problem, "remedy": item.remedy} for item in found]})

@@ -8,8 +8,7 @@ import click
 
 from git_theta import __version__, diagnosis, installation, lfs
 from git_theta.commands import output
-from git_theta.commands.place import open_place
-from git_theta.errors import RepositoryError
+from git_theta.commands.place import find_place
 from git_theta.names import shown_path
 
 __all__ = ["command"]
@@ -27,9 +26,8 @@ def command(as_json: bool) -> None:
         "git": ".".join(map(str, diagnosis.git_version())),
         "git-lfs": ".".join(map(str, version)) if version else "not installed",
     }
-    try:
-        place = open_place()
-    except RepositoryError:
+    place = find_place()
+    if place is None:
         rows["repository"] = "none"
     else:
         repository, settings = place.repository, place.settings()

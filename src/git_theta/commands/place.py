@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from git_theta import tracked
-from git_theta.config import Settings, read_settings
-from git_theta.errors import InputError
+from git_theta.config import SECTIONS, Settings, read_settings
+from git_theta.errors import InputError, RepositoryError
 from git_theta.git import IndexEntry, Repository, discover
 from git_theta.names import shown_path
 from git_theta.store import Store
 
-__all__ = ["Place", "open_place"]
+__all__ = ["Place", "find_place", "open_place"]
 
 _VARIABLES = ("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_OBJECT_DIRECTORY")
 
@@ -27,12 +27,17 @@ class Place:
 
     def settings(self) -> Settings:
         """The settings that hold here."""
-        return read_settings(self.repository.config("theta"), os.environ)
+        return read_settings(self.repository.config(*SECTIONS), os.environ)
 
     def store(self) -> Store:
         """The objects, to look at: a command that stores nothing has no need of a depot."""
         settings = self.settings()
-        return Store(self.repository.theta_dir, max_object_bytes=settings.max_object_bytes, fsync=settings.fsync)
+        return Store(
+            self.repository.theta_dir,
+            max_object_bytes=settings.max_object_bytes,
+            fsync=settings.fsync,
+            sharing=settings.sharing,
+        )
 
     def typed(self, path: bytes) -> str:
         """A repository's path as it can be typed into a shell here."""
@@ -63,3 +68,13 @@ def open_place() -> Place:
             # Set by `git --git-dir=... theta`, relative to this folder; our Git commands run in the worktree's root.
             os.environ[name] = str(Path(os.environ[name]).absolute())
     return Place(Path.cwd(), discover())
+
+
+def find_place() -> Place | None:
+    """The place of this process; None where there is no repository. Raises RepositoryError for one that Git refuses."""
+    try:
+        return open_place()
+    except RepositoryError:
+        if any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
+            raise
+        return None

@@ -90,7 +90,7 @@ def _request(reader: PacketReader) -> dict[str, str] | None:
 
 def _open_session() -> _Session:
     from git_theta import memory, written
-    from git_theta.config import read_settings
+    from git_theta.config import SECTIONS, read_settings
     from git_theta.depot import open_depot
     from git_theta.drivers.clean import Cleaner
     from git_theta.drivers.smudge import Smudger
@@ -99,7 +99,7 @@ def _open_session() -> _Session:
     memory.keep_freed()
     repository = discover()
     _add_hook(repository)
-    depot = open_depot(repository.theta_dir, read_settings(repository.config("theta"), os.environ))
+    depot = open_depot(repository.theta_dir, read_settings(repository.config(*SECTIONS), os.environ))
     return _Session(
         repository.theta_dir, Cleaner(repository, depot, written.read(os.environ)), Smudger(repository, depot)
     )
