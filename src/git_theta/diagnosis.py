@@ -1,7 +1,6 @@
 """What is wrong with a set-up or a repository, each with the command that mends it."""
 
 import os
-import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -15,10 +14,9 @@ from git_theta.names import shown_path
 from git_theta.store import Store
 from git_theta.tracked import Kind
 
-__all__ = ["OLDEST_GIT", "Finding", "examine", "git_version"]
+__all__ = ["OLDEST_GIT", "Finding", "examine"]
 
 OLDEST_GIT = (2, 25)
-_VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +25,6 @@ class Finding:
 
     problem: str
     remedy: str
-
-
-def git_version() -> tuple[int, int]:
-    """The version of Git; (0, 0) if it does not tell."""
-    match = _VERSION.search(git.run(["version"]).decode("utf-8", "replace"))
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def examine(repository: Repository | None, store: Store | None) -> Iterator[Finding]:
@@ -48,7 +40,7 @@ def examine(repository: Repository | None, store: Store | None) -> Iterator[Find
 
 
 def _programs() -> Iterator[Finding]:
-    found = git_version()
+    found = git.version()
     if found < OLDEST_GIT:
         yield Finding(f"Git {_dotted(found)} is older than {_dotted(OLDEST_GIT)}", "update Git")
     version = lfs.version()

@@ -15,12 +15,13 @@ from pathlib import Path
 from git_theta.errors import InputError, RepositoryError
 from git_theta.names import shown_path
 
-__all__ = ["IndexEntry", "Repository", "blob_named", "discover", "run"]
+__all__ = ["IndexEntry", "Repository", "blob_named", "discover", "run", "version"]
 
 
 MAX_ARGUMENTS = 256
 _TRUST = "git config --global --add safe.directory "
 _NOTES = ("*_HEAD", "AUTO_MERGE", "MERGE_AUTOSTASH", "rebase-*/*", "sequencer/*", "refs/*/**/*")
+_VERSION = re.compile(r"(\d+)\.(\d+)")
 _OID = re.compile(r"^(?:[0-9a-f]{64}|[0-9a-f]{40})\b", re.MULTILINE)
 
 
@@ -311,6 +312,12 @@ class Repository:
         listing = self.git("check-attr", "-z", "--stdin", attribute, stdin=b"".join(path + b"\0" for path in paths))
         fields = listing.split(b"\0")[:-1]
         return {fields[i]: fields[i + 2].decode("utf-8", "replace") for i in range(0, len(fields), 3)}
+
+
+def version() -> tuple[int, int]:
+    """The version of Git; (0, 0) if it does not tell."""
+    match = _VERSION.search(run(["version"]).decode("utf-8", "replace"))
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def blob_named(expression: str, cwd: Path) -> str | None:

@@ -24,7 +24,6 @@ _OID = re.compile(r"[0-9a-f]{2}/[0-9a-f]{62}\Z")
 _FETCH = (
     "--quiet",
     "--no-tags",
-    "--no-write-fetch-head",
     "--refmap=",
     "--no-recurse-submodules",
     "--no-auto-gc",
@@ -79,7 +78,9 @@ def _remote_commit(repository: Repository, remote: str) -> str | None:
         if not listed:
             return None
         # --refmap= keeps a refspec of the user's that covers every ref from writing this one here as well.
-        repository.git("fetch", *_FETCH, remote, REF)
+        # Before Git 2.29, a dry run was what fetched objects and wrote nothing else.
+        unseen = "--no-write-fetch-head" if git.version() >= (2, 29) else "--dry-run"
+        repository.git("fetch", unseen, *_FETCH, remote, REF)
     except RepositoryError as error:
         raise TransferError(str(error)) from error
     return listed[0].decode()

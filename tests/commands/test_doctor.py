@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from git_theta import __version__, diagnosis, lfs
+from git_theta import __version__, git, lfs
 from tests.repositories import Repo, model
 from tests.sites import A, Site, fronted, only
 
@@ -72,7 +72,7 @@ def test_old_git_lfs(repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_old_git(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "git_version", lambda: (2, 20))
+    monkeypatch.setattr(git, "version", lambda: (2, 20))
     assert findings(repo) == [("Git 2.20 is older than 2.25", "update Git")]
 
 

@@ -1,5 +1,6 @@
 """The side ref: a union, whoever pushes at once, and nothing of it left here."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from git_theta import pointers
 from git_theta.errors import TransferError
 from git_theta.git import Repository, discover
 from tests.repositories import Repo, model
-from tests.sites import POINTERS, A, B, Site, stored
+from tests.sites import POINTERS, A, B, Site, fronted, stored
 
 REFUSAL = '#!/bin/sh\ncase "$1" in refs/theta/*) echo "not here" >&2; exit 1;; esac\n'
 
@@ -116,6 +117,28 @@ def test_mirror_of_a_remote_keeps_no_local_ref_of_ours_by_fetching(published: Si
     published.repo.git("config", "remote.origin.fetch", "+refs/*:refs/mirror/*")
     assert pointers.listed(discover(published.repo.path), "origin") == published.kept()
     assert "theta" not in published.repo.git("for-each-ref", "--format=%(refname)")
+
+
+OLD_GIT = """\
+#!/bin/sh
+for word; do
+    if [ "$word" = --no-write-fetch-head ]; then echo "error: unknown option" >&2; exit 129; fi
+done
+if [ "$1" = version ]; then echo "git version 2.25.1"; else exec "{git}" "$@"; fi
+"""
+
+
+def test_git_before_2_29(published: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = published.clone()
+    git = shutil.which("git")
+    assert git is not None
+    clone.write(A, model(50))
+    clone.commit()
+    # Git itself would put its own folder first on the PATH of a hook.
+    monkeypatch.setenv("PATH", fronted(published.folder / "bin", git=OLD_GIT.format(git=git)))
+    assert clone.ok("push", "origin").startswith("4 objects")
+    assert len(published.kept()) == 12
+    assert not (clone.path / ".git" / "FETCH_HEAD").exists()
 
 
 def test_remote_without_the_ref_names_nothing(site: Site) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from git_theta import __version__, diagnosis, installation, lfs
+from git_theta import __version__, git, installation, lfs
 from git_theta.commands import output
 from git_theta.commands.place import find_place
 from git_theta.names import shown_path
@@ -23,7 +23,7 @@ def command(as_json: bool) -> None:
         "git-theta": __version__,
         "python": sys.version.split()[0],
         "system": platform.platform(),
-        "git": ".".join(map(str, diagnosis.git_version())),
+        "git": ".".join(map(str, git.version())),
         "git-lfs": ".".join(map(str, version)) if version else "not installed",
     }
     place = find_place()
