@@ -1,7 +1,7 @@
 """Audits of the store: which objects history needs, whether they are here and whole, and what nothing needs."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,7 +12,19 @@ from git_theta.git import Repository
 from git_theta.history import Found
 from git_theta.store import Store
 
-__all__ = ["EVERYTHING", "Fault", "Needs", "Spare", "check", "needs", "set_aside", "spare", "sufferers", "unreadable"]
+__all__ = [
+    "EVERYTHING",
+    "Fault",
+    "Needs",
+    "Spare",
+    "check",
+    "needs",
+    "not_fetched",
+    "set_aside",
+    "spare",
+    "sufferers",
+    "unreadable",
+]
 
 EVERYTHING = ("--all", "--reflog", "--indexed-objects")
 """What no object may be taken from: every ref, reflog, index, stash and worktree (git-rev-list(1))."""
@@ -50,8 +62,12 @@ class Spare:
 
 def needs(repository: Repository) -> Needs:
     """What the manifests in all of the history need, and in what is being made."""
+    return _sum(history.manifests_of(repository, [*EVERYTHING, *repository.in_progress()], []))
+
+
+def _sum(items: Iterable[Found]) -> Needs:
     found = Needs()
-    for item in history.manifests_of(repository, [*EVERYTHING, *repository.in_progress()], []):
+    for item in items:
         if item.manifest is None:
             found.broken.append(item)
         else:
@@ -86,6 +102,19 @@ def check(
         return {oid: what for oid, what in found if what is not None}
 
 
+def not_fetched(repository: Repository, missing: Iterable[str]) -> set[str]:
+    """Those of the missing objects that a clone need not have: of versions that a remote has, and that lie nowhere here.
+
+    What the index has is to be here, unless a sparse checkout leaves it out, and so is what was never pushed, as far as
+    tags and remote-tracking refs tell. A bare repository is to have everything.
+    """
+    if not repository.remotes() or repository.worktree is None:
+        return set()
+    there = _sum(history.manifests_of(repository, ["--remotes", "--tags", *repository.remote_reflogs()], []))
+    here = _sum(history.manifests(repository, [entry.oid for entry in repository.index() if not entry.sparse]))
+    return {oid for oid in missing if oid in there.objects and oid not in here.objects}
+
+
 def set_aside(oids: Sequence[str], store: Store) -> None:
     """Move damaged objects out of the way, to `theta/damaged`, so that whole ones can be fetched or added again."""
     folder = store.root / "damaged"
@@ -95,16 +124,14 @@ def set_aside(oids: Sequence[str], store: Store) -> None:
             store.path(oid).replace(folder / oid)
 
 
-def sufferers(
-    repository: Repository, blobs: Sequence[str], faults: Mapping[str, Fault]
-) -> Iterator[tuple[str, str, str]]:
+def sufferers(repository: Repository, blobs: Sequence[str], faulty: Container[str]) -> Iterator[tuple[str, str, str]]:
     """(blob, parameter, oid) for every parameter that a faulty object belongs to; "" is the layout."""
     for found in history.manifests(repository, blobs):
         if found.manifest is not None:
             for name, record in [("", found.manifest.layout), *found.manifest.parameters.items()]:
                 for step in record.store:
                     for piece in step.pieces:
-                        if piece.oid in faults:
+                        if piece.oid in faulty:
                             yield found.blob, name, piece.oid
 
 

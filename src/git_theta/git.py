@@ -288,6 +288,11 @@ class Repository:
             return []
         return self.git("for-each-ref", "--format=%(objectname)", f"refs/remotes/{remote}/").decode().split()
 
+    def remote_reflogs(self) -> list[str]:
+        """The commits that remote-tracking refs have pointed at."""
+        rows = self.git("rev-list", "--walk-reflogs", "--remotes", accept=(0, 128))
+        return list(dict.fromkeys(rows.decode().split()))
+
     def push_urls(self, remote: str) -> list[str]:
         """Where a remote is pushed to, as configured; none where that is the place it is fetched from."""
         urls, other = (

@@ -142,6 +142,73 @@ def test_no_remote_is_one_line(tracked: Repo) -> None:
     assert "nowhere" in tracked.fails(9, "fsck", "--remote", "nowhere")
 
 
+@pytest.fixture
+def clone(published: Site) -> Repo:
+    """A clone of a remote with two versions of A, of which only the second is checked out."""
+    published.repo.write(A, model(30))
+    published.repo.commit()
+    published.repo.git("push", "--quiet")
+    return published.clone()
+
+
+def test_versions_that_were_never_checked_out_are_no_fault(clone: Repo) -> None:
+    said = clone.ok("fsck").splitlines()
+    assert said[0].startswith("3 checkpoints: 9 of 12 objects are whole (")
+    assert said[1].startswith("not on this machine: 3 objects (")
+    assert said[1].endswith(" of 1 other version; to bring them: git theta fetch --all")
+    clone.ok("fetch", "--all")
+    assert clone.ok("fsck").startswith("3 checkpoints: 12 of 12")
+
+
+@pytest.mark.parametrize("where", ["index", "commit", "stash"])
+def test_missing_object_of_what_lies_here_or_was_never_pushed_is_a_fault(clone: Repo, where: str) -> None:
+    if where != "index":
+        clone.write(A, model(40))
+        if where == "commit":
+            clone.commit()
+    victim = object_of(clone, A, "layers.1.weight")
+    if where == "stash":
+        clone.git("add", A)
+        victim = object_of(clone, A, "layers.1.weight")
+        clone.git("stash", "--quiet")
+    if where == "commit":
+        clone.git("checkout", "--quiet", "--detach", "HEAD~1")
+    victim.unlink()
+    done = clone.theta("fsck")
+    assert done.code == 4
+    assert f"object {victim.name} is missing" in done.out
+    assert done.out.count(" is missing") == 1
+
+
+def test_version_that_a_branch_of_the_remote_had_is_no_fault(published: Site, clone: Repo) -> None:
+    """Git keeps what others have overwritten in the reflog of the remote-tracking branch."""
+    published.repo.write(A, model(50))
+    published.repo.git("commit", "--quiet", "--all", "--amend", "--no-edit")
+    published.repo.git("push", "--quiet", "--force")
+    clone.git("fetch", "--quiet")
+    published.repo.write(A, model(60))
+    published.repo.git("commit", "--quiet", "--all", "--amend", "--no-edit")
+    published.repo.git("push", "--quiet", "--force")
+    clone.git("fetch", "--quiet")
+    assert "not on this machine: 11 objects" in clone.ok("fsck")
+
+
+def test_sparse_checkout_need_not_have_what_it_leaves_out(published: Site) -> None:
+    clone = published.clone("clone", "--sparse")
+    assert (clone.read(A), (clone.path / B).exists()) == (model(0), False)
+    assert "not on this machine: 4 objects" in clone.ok("fsck")
+    clone.git("sparse-checkout", "disable")
+    assert clone.read(B) == model(100)
+    assert clone.ok("fsck").startswith("2 checkpoints: 8 of 8")
+
+
+def test_bare_clone_is_to_have_everything(published: Site) -> None:
+    mirror = published.clone("clone", "--mirror")
+    assert mirror.theta("fsck").code == 4
+    mirror.ok("fetch", "--all")
+    assert mirror.ok("fsck").startswith("2 checkpoints: 8 of 8")
+
+
 def test_bare_repository(published: Site) -> None:
     """A host's: its store is the one that clones push to."""
     assert published.remote.ok("fsck").startswith("2 checkpoints: 8 of 8")

@@ -24,6 +24,7 @@ def command(remote: str | None, dry_run: bool) -> int:
     """Check every manifest of every branch, tag, stash, reflog and index, and read every object that they name.
 
     Damaged objects are moved to theta/damaged in the Git directory, so that a fetch or `git add` can bring whole ones.
+    Versions that came from a remote and were never checked out need not be here: they are counted, and are no fault.
     With --remote, the objects of what was pushed there are compared with the pointers that the remote keeps.
     """
     place = open_place()
@@ -36,17 +37,27 @@ def command(remote: str | None, dry_run: bool) -> int:
     store, settings = place.store(), place.settings()
     with output.progress(sum(found.objects.values())) as begin:
         faults = audit.check(found.objects, store, settings.thread_count, begin("objects"))
+    absent = [oid for oid, fault in faults.items() if fault is Fault.MISSING]
+    later = {oid: found.objects[oid] for oid in audit.not_fetched(repository, absent)} if absent else {}
+    for oid in later:
+        del faults[oid]
     _report(repository, found.manifests, faults)
     damaged = [oid for oid, fault in faults.items() if fault is Fault.DAMAGED]
     if damaged and not dry_run:
         audit.set_aside(damaged, store)
         print(f"{output.count(len(damaged), 'damaged object')} moved to {shown_path(str(store.root / 'damaged'))}")
     size = output.size(sum(found.objects.values()))
-    whole = len(found.objects) - len(faults)
+    whole = len(found.objects) - len(faults) - len(later)
     print(
         f"{output.count(len(found.manifests), 'checkpoint')}: "
         f"{whole:,} of {len(found.objects):,} objects are whole ({size})"
     )
+    if later:
+        versions = len({blob for blob, _, _ in audit.sufferers(repository, found.manifests, later)})
+        print(
+            f"not on this machine: {output.count(len(later), 'object')} ({output.size(sum(later.values()))}) of "
+            f"{output.count(versions, 'other version')}; to bring them: git theta fetch --all"
+        )
     if faults:
         print("to fetch the others: git theta fetch --all; or git add a file that has these parameters again")
     if damaged:
