@@ -103,7 +103,7 @@ def check(
 
 
 def not_fetched(repository: Repository, missing: Iterable[str]) -> set[str]:
-    """Those of the missing objects that a clone need not have: of versions that a remote has, and that lie nowhere here.
+    """Those of the missing objects that a clone need not have: of versions that a remote has, and that are not out.
 
     What the index has is to be here, unless a sparse checkout leaves it out, and so is what was never pushed, as far as
     tags and remote-tracking refs tell. A bare repository is to have everything.
@@ -140,7 +140,7 @@ def spare(repository: Repository, store: Store, needed: Mapping[str, int], remot
     kept_there: set[str] = set()
     for remote in remotes:
         with suppress(TransferError):  # a remote that cannot be reached vouches for nothing
-            kept_there |= pointers.listed(repository, remote)
+            kept_there |= pointers.listed(repository, remote) or set()
     found = Spare({}, {}, {})
     limit = time.time() - YOUNG_S
     for path in store.objects():

@@ -91,7 +91,7 @@ def _hook(repository: Repository) -> Iterator[Finding]:
 
 
 def _remotes(repository: Repository) -> Iterator[Finding]:
-    """What was pushed without its objects, as far as the remotes' pointers tell."""
+    """What was pushed without its objects, and what a remote has no reason to keep."""
     for remote in repository.remotes():
         pushed = repository.remote_tracking(remote)
         needed = transfer.objects_of(repository, pushed, []) if pushed else {}
@@ -99,14 +99,19 @@ def _remotes(repository: Repository) -> Iterator[Finding]:
             continue
         name = shown_path(remote)
         try:
-            lacking = needed.keys() - pointers.listed(repository, remote)
+            found = transfer.holding(repository, remote, needed)
         except TransferError as error:
             yield Finding(f"{name} cannot be asked what it has: {error}", "git remote -v, and look at its address")
         else:
-            if lacking:
-                what = f"{len(lacking)} object{'s' if len(lacking) > 1 else ''}"
+            remedy = f"git theta push --all {shlex.quote(name)}"
+            if found.lacking:
+                number = f"{len(found.lacking)} " if found.is_kept else ""
+                what = f"{number}object{'' if number == '1 ' else 's'}"
+                yield Finding(f"{name} lacks {what} of what was pushed there", remedy)
+            elif not found.is_kept:
                 yield Finding(
-                    f"{name} lacks {what} of what was pushed there", f"git theta push --all {shlex.quote(name)}"
+                    f"{name} has the objects of what was pushed there, but no {pointers.REF}, and may clean them up",
+                    f"{remedy}; if it refuses that ref, have its owner allow it",
                 )
 
 

@@ -21,12 +21,11 @@ from git_theta.git import Repository
 from git_theta.names import shown_path
 from git_theta.store import Store
 
-__all__ = ["OLDEST", "fetch", "pointer", "push", "version"]
+__all__ = ["OLDEST", "fetch", "lacks", "pointer", "push", "version"]
 
 OLDEST = (3, 3)
+_STORAGE = "theta"
 _CONFIG = (
-    "-c",
-    "lfs.storage=theta",
     "-c",
     "lfs.concurrenttransfers=32",
     "-c",
@@ -35,6 +34,7 @@ _CONFIG = (
     "lfs.fetchexclude=",
 )
 _ATTRIBUTES = b"* filter=lfs\n"
+_WHO = ("-c", "user.name=git-theta", "-c", "user.email=git-theta@localhost")
 _LONG = 240
 _PARTICULARS = re.compile(r"[0-9a-f]{64}[0-9]*|[0-9]+")
 _NO_PROTOCOL = re.compile(r'missing protocol: "(.*)/info/lfs"')
@@ -110,6 +110,38 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
     return store.missing(wanted)
 
 
+def lacks(repository: Repository, remote: str, objects: Mapping[str, int]) -> set[str]:
+    """Those of the objects (oid to size in bytes) that a remote lacks; of a server that lacks some, perhaps only one.
+
+    git-lfs asks a server which ones it wants before it sends any, and in an empty store finds none to send. Raises
+    TransferError where the remote cannot be asked.
+    """
+    folder_there = _folder_there(repository, remote)
+    if folder_there is not None:
+        return set(Store(folder_there, max_object_bytes=0, fsync=False).missing(dict(objects)))
+    _check_version()
+    with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
+        environ = _throwaway_objects(repository, Path(folder))
+        tree = _pointer_tree(repository, Path(folder), objects, environ)
+        commit = git.run([*_WHO, "commit-tree", tree, "-m", "?"], cwd=repository.base, environ=environ).decode().strip()
+        arguments = ["-c", "lfs.allowincompletepush=false", "lfs", "push", _place(repository, remote), commit]
+        done = _call(repository, arguments, storage=folder, environ=environ)
+    if not done.returncode:
+        return set()
+    # git-lfs' agent for file:// remotes names none.
+    named = {oid for oid in objects if oid.encode() in done.stderr or not done.stderr}
+    if not named:
+        raise TransferError(f"{shown_path(remote)}: {_reason(done.stderr, done.returncode)}")
+    return named
+
+
+def _folder_there(repository: Repository, remote: str) -> Path | None:
+    """The folder in which git-lfs keeps our objects for a remote on this disk; None for any other."""
+    url = repository.git("ls-remote", "--get-url", remote).decode("utf-8", "surrogateescape").rstrip("\n")
+    place = repository.base / url.removeprefix("file://")
+    return next((folder for folder in (place / ".git" / _STORAGE, place / _STORAGE) if folder.is_dir()), None)
+
+
 def _place(repository: Repository, remote: str) -> str:
     """A remote as git-lfs takes it: unless a remote has that name, it wants a URL where Git takes a path."""
     if remote not in repository.remotes() and (repository.base / remote).is_dir():
@@ -150,12 +182,29 @@ def _run(
     stdin: bytes = b"",
     environ: Mapping[str, str] | None = None,
 ) -> None:
-    """`git lfs <arguments>`, its progress on our stderr if that is a terminal; raises TransferError with its reason."""
+    """`git lfs <arguments>` with our store; raises TransferError with its reason."""
+    done = _call(repository, ["lfs", *arguments], stdin=stdin, environ=environ)
+    if done.returncode:
+        full = next((words for words in _FULL if words in done.stderr.lower()), None)
+        if full and arguments[0] == "fetch":
+            raise SpaceError(f"{repository.theta_dir}: no space left ({full.decode()}); free some and try again")
+        raise TransferError(f"{shown_path(remote)}: {_reason(done.stderr, done.returncode)}")
+
+
+def _call(
+    repository: Repository,
+    arguments: Sequence[str],
+    *,
+    storage: str = _STORAGE,
+    stdin: bytes = b"",
+    environ: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """`git <arguments>`, its progress on our stderr if that is a terminal."""
     shows = sys.stderr.isatty()
     variables = {**os.environ, **(environ or {}), **({"GIT_LFS_FORCE_PROGRESS": "1"} if shows else {})}
     # git-lfs' own smudge and hooks have no part in this; a terminal prompt would wait for someone who is not asked.
-    done = subprocess.run(
-        ["git", *_CONFIG, "lfs", *arguments],
+    return subprocess.run(
+        ["git", "-c", f"lfs.storage={storage}", *_CONFIG, *arguments],
         cwd=repository.base,
         input=stdin,
         # Our stdout may be Git's filter protocol.
@@ -164,11 +213,6 @@ def _run(
         check=False,
         env=variables,
     )
-    if done.returncode:
-        full = next((words for words in _FULL if words in done.stderr.lower()), None)
-        if full and arguments[0] == "fetch":
-            raise SpaceError(f"{repository.theta_dir}: no space left ({full.decode()}); free some and try again")
-        raise TransferError(f"{shown_path(remote)}: {_reason(done.stderr, done.returncode)}")
 
 
 def _reason(stderr: bytes, code: int) -> str:

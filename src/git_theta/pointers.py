@@ -62,11 +62,14 @@ def keep(repository: Repository, remote: str, objects: Mapping[str, int]) -> Non
     raise TransferError(f"{shown_path(remote)}: it refuses {REF} ({refused})")
 
 
-def listed(repository: Repository, remote: str) -> set[str]:
-    """The oids of the objects that the remote's side ref names; raises TransferError where it cannot be asked."""
+def listed(repository: Repository, remote: str) -> set[str] | None:
+    """The oids of the objects that the remote's side ref names; None where it has none, as a host may refuse it.
+
+    Raises TransferError where the remote cannot be asked.
+    """
     commit = _remote_commit(repository, remote)
     if commit is None:
-        return set()
+        return None
     names = repository.git("ls-tree", "-r", "--name-only", "-z", commit).decode("utf-8", "replace").split("\0")
     return {name.replace("/", "") for name in names if _OID.match(name)}
 

@@ -10,8 +10,10 @@ from git_theta.names import shown_path
 from git_theta.store import Store
 
 __all__ = [
+    "Holding",
     "PushedRef",
     "fetch",
+    "holding",
     "objects_of",
     "objects_to_push",
     "objects_to_send",
@@ -37,6 +39,14 @@ class PushedRef:
     @property
     def creates(self) -> bool:
         return not self.remote_oid.strip("0")
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a remote has of some objects: whether a side ref names them, and those that it lacks, or some of those."""
+
+    is_kept: bool
+    lacking: set[str]
 
 
 def parse_pushed(text: str) -> list[PushedRef]:
@@ -95,6 +105,17 @@ def objects_of(repository: Repository, include: Sequence[str], exclude: Sequence
         if found.manifest is not None:
             objects |= found.manifest.objects()
     return objects
+
+
+def holding(repository: Repository, remote: str, objects: Mapping[str, int]) -> Holding:
+    """What a remote has of these objects (oid to size in bytes), as its side ref tells, or else its LFS server.
+
+    Raises TransferError where it cannot be asked.
+    """
+    kept = pointers.listed(repository, remote)
+    if kept is not None:
+        return Holding(True, objects.keys() - kept)
+    return Holding(False, lfs.lacks(repository, remote, objects) if objects else set())
 
 
 def push(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> str | None:

@@ -11,6 +11,7 @@ from git_theta.errors import TransferError
 from git_theta.git import Repository, discover
 from tests.repositories import Repo, model
 from tests.sites import POINTERS, A, B, Site, fronted, stored
+from tests.transfer.servers import Fault, FaultyServer
 
 REFUSAL = '#!/bin/sh\ncase "$1" in refs/theta/*) echo "not here" >&2; exit 1;; esac\n'
 
@@ -75,6 +76,46 @@ def test_host_that_refuses_the_ref_gets_a_warning(site: Site) -> None:
     assert "the objects were sent, but may be cleaned up by the host some day" in said[0]
     assert set(site.refs()) == {"refs/heads/main"}
     assert stored(site.remote) == stored(site.repo)
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 8])
+@pytest.mark.parametrize("where", ["folder", "server"])
+def test_host_that_refuses_the_ref_is_asked_what_it_has(
+    site: Site, request: pytest.FixtureRequest, where: str, lacking: int
+) -> None:
+    refuse(site)
+    objects = request.getfixturevalue("server").objects if where == "server" else {}
+    site.repo.git("push", "origin", "main")
+    for path in site.repo.objects()[:lacking]:
+        if where == "server":
+            del objects[path.name]
+        else:
+            (site.remote.path / "theta" / path.relative_to(site.repo.path / ".git" / "theta")).unlink()
+    before = dict(objects), stored(site.remote)
+    checked, looked_at = site.repo.theta("fsck", "--remote"), site.repo.theta("doctor")
+    assert (dict(objects), stored(site.remote)) == before
+    if lacking:
+        assert checked.code == 4
+        assert (
+            "is not there, nor may others be\nto send what is not there: git theta push --all origin\n" in checked.out
+        )
+        assert "origin lacks objects of what was pushed there\n" in looked_at.out
+        site.repo.theta("push", "--all", "origin")
+        assert site.repo.theta("fsck", "--remote").code == 0
+    else:
+        assert checked.code == 0
+        assert checked.out.startswith(
+            "origin: 8 of 8 objects of what was pushed are there\nno refs/theta/pointers keeps"
+        )
+        assert "origin has the objects of what was pushed there, but no refs/theta/pointers" in looked_at.out
+
+
+def test_server_that_says_nothing_is_one_line(site: Site, server: FaultyServer) -> None:
+    refuse(site)
+    site.repo.git("push", "origin", "main")
+    server.faults.append(Fault("batch", 403))
+    assert "403" in site.repo.fails(9, "fsck", "--remote")
+    assert "origin cannot be asked what it has: origin: " in site.repo.theta("doctor").out
 
 
 def test_refusal_is_not_tried_again_and_again(published: Site) -> None:
@@ -142,7 +183,7 @@ def test_git_before_2_29(published: Site, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_remote_without_the_ref_names_nothing(site: Site) -> None:
-    assert pointers.listed(discover(site.repo.path), "origin") == set()
+    assert pointers.listed(discover(site.repo.path), "origin") is None
 
 
 def test_remote_that_is_gone(site: Site) -> None:

@@ -25,7 +25,8 @@ def command(remote: str | None, dry_run: bool) -> int:
 
     Damaged objects are moved to theta/damaged in the Git directory, so that a fetch or `git add` can bring whole ones.
     Versions that came from a remote and were never checked out need not be here: they are counted, and are no fault.
-    With --remote, the objects of what was pushed there are compared with the pointers that the remote keeps.
+    With --remote, the objects of what was pushed there are compared with the pointers that the remote keeps; of
+    one that keeps none, the LFS server is asked.
     """
     place = open_place()
     repository = place.repository
@@ -89,9 +90,14 @@ def _first_remote(repository: Repository) -> str:
 
 def _check_remote(repository: Repository, remote: str) -> int:
     needed = transfer.objects_of(repository, repository.remote_tracking(remote), [])
-    lacking = needed.keys() - pointers.listed(repository, remote)
-    kept = len(needed) - len(lacking)
-    print(f"{shown_path(remote)}: {kept:,} of {len(needed):,} objects of what was pushed are kept there")
-    if lacking:
-        print(f"to send the others: git theta push --all {shown_path(remote)}")
-    return MissingObjectError.exit_code if lacking else 0
+    found, name = transfer.holding(repository, remote, needed), shown_path(remote)
+    if found.is_kept or not found.lacking:
+        there = f"{len(needed) - len(found.lacking):,} of {len(needed):,} objects of what was pushed are"
+        print(f"{name}: {there} {'kept there' if found.is_kept or not needed else 'there'}")
+    else:
+        print(f"{name}: object {min(found.lacking)} of what was pushed is not there, nor may others be")
+    if found.lacking:
+        print(f"to send what is not there: git theta push --all {name}")
+    elif needed and not found.is_kept:
+        print(f"no {pointers.REF} keeps them from being cleaned up; to make it: git theta push --all {name}")
+    return MissingObjectError.exit_code if found.lacking else 0
