@@ -129,6 +129,18 @@ class Repository:
                 entries.append(IndexEntry(path, mode, oid, tag == "S"))
         return entries
 
+    def make_index(self) -> bool:
+        """Have the index that a clone lacks whose checkout failed or was left out: that of HEAD; whether it had none."""
+        index = self.base / os.fsdecode(self.git("rev-parse", "--git-path", "index")).rstrip("\r\n")
+        if index.exists() or not self.git("rev-parse", "--verify", "--quiet", "HEAD", accept=(0, 1)):
+            return False
+        self.git("read-tree", "-m", "HEAD")
+        return True
+
+    def write_missing(self, environ: Mapping[str, str]) -> None:
+        """Write the files of the index that the worktree lacks; `environ` is for the filters that Git starts."""
+        run(["checkout-index", "--all", "--quiet", "--index"], cwd=self.top(), accept=(0, 1), environ=environ)
+
     def unmerged(self) -> set[bytes]:
         """The paths that are in conflict."""
         return {row.partition(b"\t")[2] for row in self.git("ls-files", "-u", "-z").split(b"\0")[:-1]}
