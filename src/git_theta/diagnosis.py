@@ -125,7 +125,7 @@ def _files(repository: Repository, store: Store) -> Iterator[Finding]:
             )
         elif file.kind is Kind.INVALID:
             yield Finding(f"{path}: {file.problem}", f"git checkout <a good commit> -- {path}")
-        elif file.manifest:
+        elif file.manifest and not file.entry.sparse:
             missing |= store.missing(file.manifest.objects())
     if missing:
         what = (

@@ -130,7 +130,7 @@ class Repository:
         return entries
 
     def make_index(self) -> bool:
-        """Have the index that a clone lacks whose checkout failed or was left out: that of HEAD; whether it had none."""
+        """Have the index that a clone lacks if its checkout failed or was left out: HEAD's; whether there was none."""
         index = self.base / os.fsdecode(self.git("rev-parse", "--git-path", "index")).rstrip("\r\n")
         if index.exists() or not self.git("rev-parse", "--verify", "--quiet", "HEAD", accept=(0, 1)):
             return False

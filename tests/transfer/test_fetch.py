@@ -313,22 +313,6 @@ def test_sha256_repository(home: Path, template: Path, tmp_path: Path) -> None:
     assert site.clone().read(A) == model()
 
 
-def test_shallow_and_partial_clones(published: Site) -> None:
-    published.repo.write(A, model(5))
-    published.repo.commit()
-    published.repo.git("push")
-    url = f"file://{published.remote.path}"
-    published.remote.git("config", "uploadpack.allowFilter", "true")
-    for name, option in (("shallow", "--depth=1"), ("partial", "--filter=blob:none")):
-        Repo(published.folder).git("clone", "--quiet", option, url, name)
-        clone = Repo(published.folder / name)
-        assert clone.read(A) == model(5)
-        clone.write(B, model(6 + len(name)))
-        clone.commit()
-        clone.git("push", "--quiet", "origin", f"HEAD:{name}")
-        assert published.clone(f"of-{name}", "--branch", name).read(B) == model(6 + len(name))
-
-
 def test_version_of_git_lfs(home: Path) -> None:
     found = lfs.version()
     assert found is not None

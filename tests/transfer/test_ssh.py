@@ -30,7 +30,7 @@ esac
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What stands for a host that people reach by ssh: it says where the objects are, and takes note of what it is told."""
+    """What stands for a host that people reach by ssh: it says where the objects are, and notes what it is told."""
 
     folder: Path
     server: FaultyServer

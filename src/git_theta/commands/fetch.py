@@ -31,9 +31,10 @@ def command(remote: str | None, everything: bool, revision: tuple[str, ...]) -> 
 
 
 def index_objects(place: Place, paths: tuple[str, ...]) -> dict[str, int]:
-    """The objects (oid to size in bytes) of the tracked files at or below paths, or of all."""
+    """The objects (oid to size in bytes) of the tracked files at or below paths, or of all that are to be checked out."""
     objects: dict[str, int] = {}
-    for file in tracked.find(place.repository, place.entries(paths)):
+    rows = [entry for entry in place.entries(paths) if paths or not entry.sparse]
+    for file in tracked.find(place.repository, rows):
         if file.manifest:
             objects |= file.manifest.objects()
     return objects
