@@ -31,7 +31,7 @@ def command(remote: str | None, everything: bool, revision: tuple[str, ...]) -> 
 
 
 def index_objects(place: Place, paths: tuple[str, ...]) -> dict[str, int]:
-    """The objects (oid to size in bytes) of the tracked files at or below paths, or of all that are to be checked out."""
+    """The objects (oid to size in bytes) of the tracked files at or below paths, or of all but sparse ones."""
     objects: dict[str, int] = {}
     rows = [entry for entry in place.entries(paths) if paths or not entry.sparse]
     for file in tracked.find(place.repository, rows):
