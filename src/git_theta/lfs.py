@@ -21,7 +21,7 @@ from git_theta.git import Repository
 from git_theta.names import shown_path
 from git_theta.store import Store
 
-__all__ = ["OLDEST", "fetch", "lacks", "pointer", "push", "version"]
+__all__ = ["OLDEST", "advised", "fetch", "lacks", "pointer", "push", "version"]
 
 OLDEST = (3, 3)
 _STORAGE = "theta"
@@ -39,6 +39,22 @@ _LONG = 240
 _PARTICULARS = re.compile(r"[0-9a-f]{64}[0-9]*|[0-9]+")
 _NO_PROTOCOL = re.compile(r'missing protocol: "(.*)/info/lfs"')
 """git-lfs takes a path for a URL where nothing lies at it."""
+_GARBLED = re.compile(r"Client error &\{.*from HTTP ([0-9]+)")
+"""git-lfs 3.3 prints the parts of a URL where it knows no words for a status."""
+_PANIC = re.compile(r"^panic: .*", re.MULTILINE)
+_REMEDIES = {
+    re.compile(
+        r"no such host|dial tcp|Could not resolve host"
+    ): "look at the network, and at the address: git remote -v",
+    re.compile(r"Authorization error|[Cc]redentials|could not read (Username|Password)"): (
+        "log in as someone who may do this: git help credentials"
+    ),
+    re.compile(r"Repository or object not found"): "to see which LFS server is asked: git lfs env",
+    re.compile(r"HTTP 413"): "it takes no object as large as this; have its owner raise the limit",
+    re.compile(r"[Qq]uota|Insufficient server storage|Bandwidth limit"): "have its owner make room, or raise the quota",
+    re.compile(r"Rate limit|panic: "): "try again later",
+}
+"""What to do about what git-lfs and Git say, in their words."""
 _FULL = (b"no space left on device", b"disk quota exceeded", b"file too large")
 """What the system says of a full disk (strerror(3)), in git-lfs' words."""
 _CHATTER = (
@@ -62,6 +78,12 @@ def version() -> tuple[int, int] | None:
         return int(major), int(minor)
     except (RepositoryError, ValueError):
         return None
+
+
+def advised(reason: str) -> str:
+    """What Git or git-lfs says that went wrong, and what to do about it, where that is known."""
+    remedies = [remedy for words, remedy in _REMEDIES.items() if words.search(reason)]
+    return "; ".join([reason, *remedies[:1]])
 
 
 def pointer(oid: str, size: int) -> bytes:
@@ -218,13 +240,16 @@ def _call(
 def _reason(stderr: bytes, code: int) -> str:
     """What git-lfs says that went wrong, in one line: the first two that differ in more than the object concerned."""
     said: dict[str, str] = {}
-    for line in map(str.strip, stderr.decode("utf-8", "replace").splitlines()):
+    text = _GARBLED.sub(r"the server answers HTTP \1", stderr.decode("utf-8", "replace"))
+    if crash := _PANIC.search(text):
+        text = f"git-lfs crashed ({crash[0]}), as old ones do where a server is busy"
+    for line in map(str.strip, text.splitlines()):
         if absent := _NO_PROTOCOL.search(line):
             return shown_path(f"there is no repository at {absent[1]}; to see its address: git remote -v")
         if line and not line.startswith(_CHATTER):
             short = line if len(line) <= _LONG else f"{line[: _LONG // 2]} ... {line[-_LONG // 2 :]}"
             said.setdefault(_PARTICULARS.sub("", line), short)
-    return shown_path("; ".join([*said.values()][:2]) or f"git-lfs ended with exit code {code}")
+    return shown_path(advised("; ".join([*said.values()][:2]) or f"git-lfs ended with exit code {code}"))
 
 
 def _check_version() -> None:

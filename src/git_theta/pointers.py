@@ -13,7 +13,7 @@ from pathlib import Path
 from git_theta import git
 from git_theta.errors import RepositoryError, TransferError
 from git_theta.git import Repository
-from git_theta.lfs import pointer
+from git_theta.lfs import advised, pointer
 from git_theta.names import shown_path
 
 __all__ = ["REF", "keep", "listed"]
@@ -85,7 +85,7 @@ def _remote_commit(repository: Repository, remote: str) -> str | None:
         unseen = "--no-write-fetch-head" if git.version() >= (2, 29) else "--dry-run"
         repository.git("fetch", unseen, *_FETCH, remote, REF)
     except RepositoryError as error:
-        raise TransferError(str(error)) from error
+        raise TransferError(advised(str(error))) from error
     return listed[0].decode()
 
 

@@ -65,7 +65,7 @@ class Fault:
 
     `status` answers with that; `cut` closes the connection after so many bytes of an object; `wrong` sends other bytes
     of the right length; `object_error` is a code that a batch gives for each object; `expired` has a batch give actions
-    whose time is over.
+    whose time is over; `silent` has a proxy give the status, without a reason.
     """
 
     kind: str
@@ -75,6 +75,7 @@ class Fault:
     wrong: bool = False
     object_error: int = 0
     expired: bool = False
+    silent: bool = False
     times: int = -1
 
 
@@ -198,14 +199,15 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _refuse(self, fault: Fault) -> None:
+        if fault.silent:
+            self._answer(fault.status, b"<html></html>", {"Content-Type": "text/html", **fault.headers})
+            return
         body = json.dumps({"message": f"refused with {fault.status}"}).encode()
         self._answer(fault.status, body, fault.headers)
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", _JSON)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in (headers or {}).items():
+        for name, value in {"Content-Type": _JSON, "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
