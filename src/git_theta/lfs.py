@@ -12,10 +12,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from git_theta import git
+from git_theta.config import read_settings
 from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError, TransferError
 from git_theta.git import Repository
 from git_theta.names import shown_path
@@ -113,6 +114,8 @@ def push(repository: Repository, remote: str, objects: Mapping[str, int], store:
             )
     oids = "".join(f"{oid}\n" for oid in objects).encode()
     _run(repository, ["push", "--object-id", "--stdin", _place(repository, remote)], remote, stdin=oids)
+    if folder_there := _folder_there(repository, remote):
+        _part(folder_there, objects)
 
 
 def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> dict[str, int]:
@@ -155,6 +158,17 @@ def lacks(repository: Repository, remote: str, objects: Mapping[str, int]) -> se
     if not named:
         raise TransferError(f"{shown_path(remote)}: {_reason(done.stderr, done.returncode)}")
     return named
+
+
+def _part(theta_dir: Path, objects: Iterable[str]) -> None:
+    """Give a shared repository files of its own, where git-lfs has linked it to ours, which its users may not read."""
+    config = ("config", "--file", str(theta_dir.parent / "config"), "--get", "core.sharedRepository")
+    value = git.run(config, accept=(0, 1)).decode("utf-8", "replace").strip()
+    sharing = read_settings({"core.sharedrepository": value}, {}).sharing
+    there = Store(theta_dir, max_object_bytes=sys.maxsize, fsync=False, sharing=sharing)
+    for oid in objects if sharing.bits else ():
+        if there.path(oid).exists() and there.path(oid).stat().st_nlink > 1:
+            there.renew(oid)
 
 
 def _folder_there(repository: Repository, remote: str) -> Path | None:

@@ -61,11 +61,15 @@ class Store:
             if path.stat().st_mtime < time.time() - _FRESH_S:
                 try:
                     os.utime(path)
-                except PermissionError:  # another's, in a shared store, where only a copy can be made young
-                    with path.open("rb") as file, self.writer() as writer:
-                        while block := file.read(_READ_BYTES):
-                            writer.write(block)
-                        writer.finish()
+                except PermissionError:  # another's, in a shared store
+                    self.renew(oid)
+
+    def renew(self, oid: str) -> None:
+        """Put a copy in an object's place: a file of this user and of this store, linked to none elsewhere."""
+        with self.path(oid).open("rb") as file, self.writer() as writer:
+            while block := file.read(_READ_BYTES):
+                writer.write(block)
+            writer.finish()
 
     def objects(self) -> Iterator[Path]:
         """The files of all objects that are here."""
