@@ -135,6 +135,8 @@ class Repository:
         if index.exists() or not self.git("rev-parse", "--verify", "--quiet", "HEAD", accept=(0, 1)):
             return False
         self.git("read-tree", "-m", "HEAD")
+        if self.git("config", "--type=bool", "--get", "core.sparseCheckout", accept=(0, 1)).strip() == b"true":
+            self.git("sparse-checkout", "reapply")
         return True
 
     def write_missing(self, environ: Mapping[str, str]) -> None:

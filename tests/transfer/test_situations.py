@@ -274,6 +274,15 @@ def test_pull_without_an_index_keeps_what_lies_in_the_worktree(published: Site) 
     assert clone.git("diff", "--name-only").splitlines() == [".gitattributes", A]
 
 
+def test_pull_without_an_index_leaves_out_what_a_sparse_checkout_leaves_out(published: Site) -> None:
+    clone = published.clone("clone", "--no-checkout")
+    clone.git("sparse-checkout", "set", "--cone", "other")
+    assert clone.ok("pull").startswith("checked out 1 file (")
+    assert clone.read(A) == model(0)
+    assert not (clone.path / B).exists()
+    assert clone.git("status", "--porcelain") == ""
+
+
 def test_clone_of_someone_without_git_theta(published: Site) -> None:
     published.repo.ok("uninstall")
     clone = published.clone()
