@@ -1,7 +1,7 @@
 """The only caller of Git: one argv list per call, never a shell, its exit code checked and its stderr kept apart.
 
-Plumbing commands with NUL-separated output; no object, index or ref format is read here, so SHA-256 repositories, split
-indexes, worktrees and partial clones need no special case (docs/design/002-calling-git.md).
+Plumbing commands with NUL-separated output; no object or ref format is read here, so SHA-256 repositories, worktrees
+and partial clones need no special case (docs/design/002-calling-git.md).
 """
 
 import os
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from git_theta import indexfile
 from git_theta.errors import InputError, RepositoryError
 from git_theta.names import shown_path
 
@@ -171,16 +172,18 @@ class Repository:
         rows = b"".join(b"%s %s\t%s\0" % (row.mode.encode(), row.oid.encode(), row.path) for row in entries)
         self.git("update-index", "-z", "--index-info", stdin=rows)
 
-    def refresh(self, paths: Sequence[bytes], environ: Mapping[str, str]) -> None:
+    def note_stat(self, files: Mapping[bytes, indexfile.Noted]) -> bool:
+        """Note in the index how files lie on the disk that have the content of their blob; False if Git has to look."""
+        return "GIT_INDEX_FILE" not in os.environ and indexfile.note(self.git_dir / "index", files)
+
+    def refresh(self, paths: Sequence[bytes]) -> None:
         """Have Git look at these files and note in the index how they lie on the disk, so that a status is quick.
 
-        Only a hint: what Git cannot note, because another process holds the index, it looks at again later. `environ`
-        is for the filter that Git starts.
+        Only a hint: what Git cannot note, because another process holds the index, it looks at again later.
         """
-        listing = ("--pathspec-from-file=-", "--pathspec-file-nul")
         paths_z = b"".join(path + b"\0" for path in paths)
-        add = ["--literal-pathspecs", "add", "--refresh", *listing]
-        run(add, cwd=self.base, stdin=paths_z, accept=(0, 1, 128), environ=environ)
+        listing = ("--pathspec-from-file=-", "--pathspec-file-nul")
+        self.git("add", "--refresh", *listing, stdin=paths_z, accept=(0, 1, 128))
 
     def stage(self, path: bytes) -> None:
         """`git add` of one file."""

@@ -89,7 +89,7 @@ def _request(reader: PacketReader) -> dict[str, str] | None:
 
 
 def _open_session() -> _Session:
-    from git_theta import memory, written
+    from git_theta import memory
     from git_theta.config import read_settings
     from git_theta.depot import open_depot
     from git_theta.drivers.clean import Cleaner
@@ -100,9 +100,7 @@ def _open_session() -> _Session:
     repository = discover()
     _add_hook(repository)
     depot = open_depot(repository.theta_dir, read_settings(repository.config("theta"), os.environ))
-    return _Session(
-        repository.theta_dir, Cleaner(repository, depot, written.read(os.environ)), Smudger(repository, depot)
-    )
+    return _Session(repository.theta_dir, Cleaner(repository, depot), Smudger(repository, depot))
 
 
 def _add_hook(repository: "Repository") -> None:
