@@ -197,7 +197,7 @@ def _naming(what: str) -> Iterator[None]:
 
 
 def _write_at(fd: int, offset: int, view: memoryview, lock: threading.Lock) -> None:
-    # The system lets one thread at a time write to a file, and has the others spin. Short writes take small pages, which
+    # The system lets one thread at a time write to a file, and has others spin. Short writes take small pages, which
     # are more often at hand than large ones (docs/design/003-dense.md).
     with lock:
         while view:

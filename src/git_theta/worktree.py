@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from git_theta import indexfile
+from git_theta import indexfile, libc
 from git_theta.errors import ChangedError, MissingObjectError, RepositoryError, SpaceError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import Manifest, starts_like
@@ -195,7 +195,10 @@ def replacing(path: Path, mode: int, folder: Path | None = None) -> Iterator[int
                     yield fd
                 finally:
                     os.close(fd)
-                temporary.replace(path)
+                if libc.exchange(temporary, path):
+                    temporary.unlink()
+                else:
+                    temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise

@@ -39,7 +39,6 @@ def main() -> int:
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start a thread per core, to no use here
     try:
         reader, writer = PacketReader(_binary(0)), PacketWriter(_binary(1))
         _shake_hands(reader, writer)
@@ -89,14 +88,12 @@ def _request(reader: PacketReader) -> dict[str, str] | None:
 
 
 def _open_session() -> _Session:
-    from git_theta import memory
     from git_theta.config import read_settings
     from git_theta.depot import open_depot
     from git_theta.drivers.clean import Cleaner
     from git_theta.drivers.smudge import Smudger
     from git_theta.git import discover
 
-    memory.keep_freed()
     repository = discover()
     _add_hook(repository)
     depot = open_depot(repository.theta_dir, read_settings(repository.config("theta"), os.environ))
