@@ -12,7 +12,9 @@ import os
 import re
 import secrets
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError
@@ -213,8 +215,9 @@ class PayloadReader:
     def __init__(self, store: Store, pieces: Sequence[Piece]) -> None:
         self._store = store
         self._pieces = pieces
+        self._ends = list(accumulate(piece.length for piece in pieces))
         self._open: tuple[int, int, FileSource] | None = None
-        self.size = sum(piece.length for piece in pieces)
+        self.size = self._ends[-1] if self._ends else 0
 
     def __enter__(self) -> "PayloadReader":
         return self
@@ -226,27 +229,25 @@ class PayloadReader:
 
     def read(self, offset: int, size: int) -> bytes:
         """The `size` bytes at `offset`; fewer only at the end."""
-        start, size = 0, max(0, min(size, self.size - offset))
-        for index, piece in enumerate(self._pieces):
-            if start <= offset and offset + size <= start + piece.length:
-                return self._source(index).read(piece.offset + offset - start, size)
-            start += piece.length
+        size = max(0, min(size, self.size - offset))
+        index = bisect_right(self._ends, offset)
+        if size and offset + size <= self._ends[index]:
+            piece = self._pieces[index]
+            return self._source(index).read(piece.offset + piece.length - (self._ends[index] - offset), size)
         buffer = bytearray(size)
         self.read_into(offset, memoryview(buffer))
         return bytes(buffer)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`; raises DamagedObjectError where the payload ends before that."""
-        start = 0
-        for index, piece in enumerate(self._pieces):
-            skip = offset - start
-            if buffer and 0 <= skip < piece.length:
-                count = min(len(buffer), piece.length - skip)
-                self._source(index).read_into(piece.offset + skip, buffer[:count])
-                buffer, offset = buffer[count:], offset + count
-            start += piece.length
-        if buffer:
-            raise DamagedObjectError(f"the payload ends at byte {self.size}, where more was expected")
+        while buffer:
+            index = bisect_right(self._ends, offset)
+            if index == len(self._ends):
+                raise DamagedObjectError(f"the payload ends at byte {self.size}, where more was expected")
+            piece, left = self._pieces[index], self._ends[index] - offset
+            count = min(len(buffer), left)
+            self._source(index).read_into(piece.offset + piece.length - left, buffer[:count])
+            buffer, offset = buffer[count:], offset + count
 
     def _source(self, index: int) -> FileSource:
         if self._open is None or self._open[0] != index:
