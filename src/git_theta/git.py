@@ -217,6 +217,14 @@ class Repository:
             start = end + 2 + size
         return contents
 
+    def write_blobs(self, contents: Iterable[bytes], environ: Mapping[str, str] | None = None) -> list[str]:
+        """Write blobs into the object database, many of them as one pack; their oids, in that order."""
+        stream = bytearray()
+        for content in contents:
+            stream += b"blob\nmark :1\ndata %d\n%s\nget-mark :1\n" % (len(content), content)
+        words = ["fast-import", "--quiet", "--done"]
+        return run(words, cwd=self.base, stdin=bytes(stream + b"done\n"), environ=environ).decode().split()
+
     def stream_blobs(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Each blob and its content, one after another; raises RepositoryError for one that is not here."""
         asked = "".join(f"{oid}\n" for oid in oids).encode()

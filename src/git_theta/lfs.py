@@ -105,7 +105,7 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
     _check_version()
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = _throwaway_objects(repository, Path(folder))
-        tree = _pointer_tree(repository, Path(folder), wanted, environ)
+        tree = _pointer_tree(repository, wanted, environ)
         _run(repository, ["fetch", "-I", "", "-X", "", _place(repository, remote), tree], remote, environ=environ)
     return store.missing(wanted)
 
@@ -128,17 +128,11 @@ def _throwaway_objects(repository: Repository, folder: Path) -> dict[str, str]:
     }
 
 
-def _pointer_tree(repository: Repository, folder: Path, objects: Mapping[str, int], environ: Mapping[str, str]) -> str:
+def _pointer_tree(repository: Repository, objects: Mapping[str, int], environ: Mapping[str, str]) -> str:
     """The oid of a tree of pointers, which `git lfs fetch` takes for that of a commit."""
     files = {".gitattributes": _ATTRIBUTES, **{oid: pointer(oid, size) for oid, size in objects.items()}}
-    (folder / "files").mkdir()
-    for name, content in files.items():
-        (folder / "files" / name).write_bytes(content)
-    paths = "".join(f"{(folder / 'files' / name).as_posix()}\n" for name in files).encode()
-    hashed = git.run(
-        ["hash-object", "-w", "--no-filters", "--stdin-paths"], cwd=repository.base, stdin=paths, environ=environ
-    )
-    rows = [f"100644 blob {blob}\t{name}\n" for name, blob in zip(files, hashed.decode().split(), strict=True)]
+    blobs = repository.write_blobs(files.values(), environ)
+    rows = [f"100644 blob {blob}\t{name}\n" for name, blob in zip(files, blobs, strict=True)]
     return git.run(["mktree"], cwd=repository.base, stdin="".join(rows).encode(), environ=environ).decode().strip()
 
 

@@ -96,12 +96,7 @@ def _commit(repository: Repository, parent: str | None, objects: Mapping[str, in
             return git.run([*plain, *arguments], cwd=repository.base, stdin=stdin, environ=environ).decode().strip()
 
         run("read-tree", f"{parent}^{{tree}}" if parent else "--empty")
-        files = Path(folder) / "files"
-        files.mkdir()
-        for oid, size in objects.items():
-            (files / oid).write_bytes(pointer(oid, size))
-        paths = "".join(f"{(files / oid).as_posix()}\n" for oid in objects).encode()
-        blobs = run("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=paths).split()
+        blobs = repository.write_blobs(pointer(oid, size) for oid, size in objects.items())
         rows = [f"100644 {blob} 0\t{oid[:2]}/{oid[2:]}\n" for oid, blob in zip(objects, blobs, strict=True)]
         run("update-index", "--index-info", stdin="".join(rows).encode())
         tree = run("write-tree")
