@@ -84,11 +84,10 @@ def push(repository: Repository, remote: str, objects: Mapping[str, int], store:
             f"{len(missing)} of the {len(objects)} objects to be sent are not on this machine, the first is "
             f"{next(iter(missing))}; to see what they belong to: git theta fsck"
         )
-    for oid in objects:
-        if not store.is_intact(oid):
-            raise DamagedObjectError(
-                f"object {oid} is damaged and was not sent; to see what it belongs to: git theta fsck"
-            )
+    if damaged := store.damaged(objects):
+        raise DamagedObjectError(
+            f"object {damaged[0]} is damaged and was not sent; to see what it belongs to: git theta fsck"
+        )
     oids = "".join(f"{oid}\n" for oid in objects).encode()
     _run(repository, ["push", "--object-id", "--stdin", _place(repository, remote)], remote, stdin=oids)
 

@@ -13,15 +13,16 @@ import re
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from git_theta.config import Settings
 from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError
 from git_theta.manifest import Piece
 from git_theta.source import FileSource
 
-__all__ = ["PayloadReader", "PayloadWriter", "Store", "reporting_full_disk"]
+__all__ = ["PayloadReader", "PayloadWriter", "Store", "open_store", "reporting_full_disk"]
 
 STALE_TEMPORARY_S = 24 * 3600
 _FRESH_S = 1800
@@ -31,12 +32,16 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Store:
-    """The objects below one `theta` directory; safe to use from several threads and processes."""
+    """The objects below one `theta` directory; safe to use from several threads and processes.
 
-    def __init__(self, root: Path, *, max_object_bytes: int, fsync: bool) -> None:
+    `threads` read where many objects are read at once.
+    """
+
+    def __init__(self, root: Path, *, max_object_bytes: int, fsync: bool, threads: int = 1) -> None:
         self.root = root
         self.max_object_bytes = max_object_bytes
         self.fsync = fsync
+        self.threads = threads
         self._swept = False
         self.file_mode = 0o444 & ~_umask()
 
@@ -85,13 +90,34 @@ class Store:
     def is_intact(self, oid: str) -> bool:
         """Whether the object is here and its bytes hash to its name; reads all of it."""
         digest = hashlib.sha256()
+        buffer = memoryview(bytearray(_READ_BYTES))
         try:
             with self.path(oid).open("rb", buffering=0) as file:
-                while block := file.read(_READ_BYTES):
-                    digest.update(block)
+                while count := file.readinto(buffer):
+                    digest.update(buffer[:count])
         except OSError:
             return False
         return digest.hexdigest() == oid
+
+    def damaged(
+        self, objects: Mapping[str, int], progress: Callable[[int], None] = lambda size_bytes: None
+    ) -> list[str]:
+        """Those of the objects (oid to size in bytes) that are not here whole; reads all of them, in threads.
+
+        `progress` is told of bytes read, from several threads.
+        """
+        # Only a push and an audit pay for the import.
+        from concurrent.futures import ThreadPoolExecutor
+
+        def is_whole(oid: str) -> bool:
+            whole = self.has(oid, objects[oid]) and self.is_intact(oid)
+            progress(objects[oid])
+            return whole
+
+        # The largest first, or one of them would be the last, with one thread at work.
+        oids = sorted(objects, key=objects.__getitem__, reverse=True)
+        with ThreadPoolExecutor(self.threads) as pool:
+            return [oid for oid, whole in zip(oids, pool.map(is_whole, oids), strict=True) if not whole]
 
     def temporary(self) -> tuple[int, Path]:
         """A new empty file under `theta/tmp`, open for reading and writing, and its path."""
@@ -115,6 +141,16 @@ class Store:
                 with contextlib.suppress(OSError):
                     if path.stat().st_mtime < limit:
                         path.unlink()
+
+
+def open_store(theta_dir: Path, settings: Settings) -> Store:
+    """The store below `<git common dir>/theta`."""
+    return Store(
+        theta_dir,
+        max_object_bytes=settings.max_object_bytes,
+        fsync=settings.fsync,
+        threads=settings.thread_count,
+    )
 
 
 class PayloadWriter:
