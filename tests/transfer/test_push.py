@@ -173,6 +173,22 @@ def test_push_by_url(published: Site) -> None:
     assert stored(second) == stored(published.repo)
 
 
+@pytest.mark.parametrize("remote", ["url", "fork"])
+def test_new_branch_for_a_remote_that_was_never_fetched_from_sends_only_its_own(published: Site, remote: str) -> None:
+    repo, old = published.repo, published.kept()
+    url = str(published.remote.path)
+    repo.git("remote", "rename", "origin", "upstream")
+    repo.git("remote", "set-url", "upstream", str(published.folder / "elsewhere.git"))
+    repo.git("remote", "add", "fork", url)
+    repo.write(A, model(19))
+    repo.commit()
+    for path in repo.objects():
+        if path.name in old:
+            path.unlink()
+    repo.git("push", url if remote == "url" else remote, "HEAD:topic")
+    assert published.kept() == stored(published.remote) == old | stored(repo)
+
+
 def test_push_to_a_file_url(published: Site) -> None:
     second = bare(published.folder / "second.git")
     published.repo.git("push", f"file://{second.path}", "main")
