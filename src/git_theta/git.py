@@ -280,6 +280,14 @@ class Repository:
         rows = self.git("cat-file", "--batch-check", stdin=asked).decode().splitlines() if oids else []
         return [row.split(" ")[0] for row in rows if not row.endswith(" missing")]
 
+    def has_tree(self, commit: str) -> bool:
+        """Whether all that a commit's tree needs is here."""
+        try:
+            self.git("rev-list", "--objects", "--quiet", f"{commit}^{{tree}}")
+        except RepositoryError:
+            return False
+        return True
+
     def remotes(self) -> list[str]:
         """The names of the remotes."""
         return self.git("remote").decode("utf-8", "surrogateescape").splitlines()

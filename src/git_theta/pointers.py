@@ -78,11 +78,14 @@ def _remote_commit(repository: Repository, remote: str) -> str | None:
         listed = repository.git("ls-remote", remote, REF).split()
         if not listed:
             return None
-        # --refmap= keeps a refspec of the user's that covers every ref from writing this one here as well.
-        repository.git("fetch", *_FETCH, remote, REF)
+        commit = listed[0].decode()
+        # What this machine has pushed last is here, and another connection may cost a second.
+        if not repository.has_tree(commit):
+            # --refmap= keeps a refspec of the user's that covers every ref from writing this one here as well.
+            repository.git("fetch", *_FETCH, remote, REF)
     except RepositoryError as error:
         raise TransferError(str(error)) from error
-    return listed[0].decode()
+    return commit
 
 
 def _commit(repository: Repository, parent: str | None, objects: Mapping[str, int]) -> str | None:
