@@ -135,3 +135,4 @@ def _deepen(repository: Repository, commits: int) -> None:
             b"M 100644 inline %s\ndata %d\n%s\n" % (1_700_000_000 + number, NAME.encode(), len(text), text)
         )
     repository.run("git", "fast-import", "--quiet", stdin=b"".join(stream))
+    repository.run("git", "read-tree", "HEAD")
