@@ -202,6 +202,15 @@ def test_nothing_to_push(published: Site) -> None:
     assert published.refs() == before | {"refs/heads/topic": before["refs/heads/main"]}
 
 
+def test_nothing_to_push_does_not_start_git_theta(published: Site) -> None:
+    trace = published.folder / "trace"
+    published.repo.git("push", GIT_TRACE=str(trace))
+    assert "run_command: .git/hooks/pre-push" in trace.read_text()
+    assert "--is-bare-repository" not in trace.read_text()
+    published.repo.git("push", "origin", "main:topic", GIT_TRACE=str(trace))
+    assert "--is-bare-repository" in trace.read_text()
+
+
 def test_push_without_checkpoints_needs_no_git_lfs(repo: Repo, tmp_path: Path) -> None:
     repo.track("*.pt")
     remote = bare(tmp_path / "remote.git")
