@@ -315,7 +315,7 @@ class Repository:
 
     def listed_refs(self, url: str) -> list[str]:
         """The oids that the refs of a repository elsewhere point at; raises RepositoryError if it cannot be asked."""
-        return [row.split("\t")[0] for row in self.git("ls-remote", url).decode("utf-8", "replace").splitlines()]
+        return [row.split("\t")[0] for row in self.git("ls-remote", "--", url).decode("utf-8", "replace").splitlines()]
 
     def boundary(self, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
         """The commits that `exclude` reaches and that are parents of commits that only `include` reaches."""
