@@ -313,9 +313,10 @@ class Repository:
         found = (other or urls).splitlines()
         return found if found != urls.splitlines()[:1] else []
 
-    def listed_refs(self, url: str) -> list[str]:
-        """The oids that the refs of a repository elsewhere point at; raises RepositoryError if it cannot be asked."""
-        return [row.split("\t")[0] for row in self.git("ls-remote", "--", url).decode("utf-8", "replace").splitlines()]
+    def listed_refs(self, url: str) -> dict[str, str]:
+        """The refs of a repository elsewhere and the oids that they point at; RepositoryError if it cannot be asked."""
+        rows = self.git("ls-remote", "--", url).decode("utf-8", "replace").splitlines()
+        return {name: oid for oid, _, name in (row.partition("\t") for row in rows)}
 
     def boundary(self, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
         """The commits that `exclude` reaches and that are parents of commits that only `include` reaches."""

@@ -57,7 +57,8 @@ def objects_to_push(
 
     What it has is told by its remote-tracking refs and by the oids that are overwritten, as far as they are known here.
     It is asked for its refs where those tell nothing: a remote that was never fetched from, or only a URL, or one that
-    is pushed to elsewhere than it is fetched from.
+    is pushed to elsewhere than it is fetched from. One that keeps no pointers was pushed to without our hook, or is a
+    fork that has none of its own, and is sent everything.
     Raises RepositoryError for a push that deletes the side ref; of what `git push --mirror` deletes, no hook is told.
     """
     if any(ref.deletes and ref.remote_ref == pointers.REF for ref in refs):
@@ -73,7 +74,8 @@ def objects_to_push(
     if not elsewhere:
         known += repository.remote_tracking(remote)
     if url is not None and (elsewhere or not known):
-        known += repository.existing(repository.listed_refs(url))
+        there = repository.listed_refs(url)
+        known += repository.existing(list(there.values())) if pointers.REF in there else []
     return objects_to_send(repository, include, known)
 
 

@@ -189,6 +189,13 @@ def test_new_branch_for_a_remote_that_was_never_fetched_from_sends_only_its_own(
     assert published.kept() == stored(published.remote) == old | stored(repo)
 
 
+def test_remote_that_keeps_no_pointers_is_sent_everything(site: Site) -> None:
+    url = str(site.remote.path)
+    site.repo.git("push", "--no-verify", url, "main")
+    site.repo.git("push", url, "main:topic")
+    assert stored(site.remote) == site.kept() == stored(site.repo)
+
+
 def test_push_to_a_file_url(published: Site) -> None:
     second = bare(published.folder / "second.git")
     published.repo.git("push", f"file://{second.path}", "main")
