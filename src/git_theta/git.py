@@ -306,12 +306,11 @@ class Repository:
 
     def push_urls(self, remote: str) -> list[str]:
         """Where a remote is pushed to, as configured; none where that is the place it is fetched from."""
-        urls, other = (
-            self.git("config", "--get-all", f"remote.{remote}.{key}", accept=(0, 1)).decode("utf-8", "surrogateescape")
-            for key in ("url", "pushurl")
-        )
-        found = (other or urls).splitlines()
-        return found if found != urls.splitlines()[:1] else []
+        listing = self.git("config", "-z", "--get-regexp", r"^remote\..*\.(push)?url$", accept=(0, 1))
+        rows = [item.partition("\n") for item in listing.decode("utf-8", "surrogateescape").split("\0")]
+        urls, other = ([url for key, _, url in rows if key == f"remote.{remote}.{name}"] for name in ("url", "pushurl"))
+        found = other or urls
+        return found if found != urls[:1] else []
 
     def listed_refs(self, url: str) -> dict[str, str]:
         """The refs of a repository elsewhere and the oids that they point at; RepositoryError if it cannot be asked."""
