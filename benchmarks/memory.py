@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import models
 from figures import Figure
 from repository import Repository
 from workplace import Workplace
@@ -25,9 +24,7 @@ def anonymous_memory(workplace: Workplace) -> Iterator[Figure]:
     if not Path("/proc/self/status").exists():
         workplace.say("memory can be measured on Linux only")
         return
-    scale = workplace.scale
-    shapes = models.transformer(14, scale.memory_width, scale.memory_vocabulary)
-    file = workplace.make(f"large-{scale.name}.safetensors", lambda path: models.make_synthetic(path, shapes, "F32"))
+    file = workplace.large()
     group = f"anonymous memory, {file.stat().st_size / 1e6:,.0f} MB F32 .safetensors"
     name = "model.safetensors"
     with workplace.repository("theta", name) as repository:

@@ -33,6 +33,7 @@ __all__ = [
     "real_model",
     "save_as_pt",
     "small_tensors",
+    "square_tensors",
     "transformer",
 ]
 
@@ -84,6 +85,11 @@ def transformer(blocks: int, width: int, vocabulary: int = 0) -> dict[str, tuple
 def small_tensors(count: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of `count` F32 tensors of 1 KiB."""
     return {f"expert.{number}.scale": (256,) for number in range(count)}
+
+
+def square_tensors(count: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of `count` F32 tensors of 256 KiB."""
+    return {f"expert.{number}.weight": (256, 256) for number in range(count)}
 
 
 def make_once(path: Path, make: Callable[[Path], object]) -> Path:

@@ -1,6 +1,7 @@
 """Repositories to measure in: each in a folder of its own, with a HOME and a Git configuration of its own."""
 
 import filecmp
+import mmap
 import os
 import shutil
 import subprocess
@@ -9,9 +10,11 @@ import time
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Kind", "Repository", "installed"]
+__all__ = ["Kind", "Repository", "environment", "installed"]
 
 Kind = Literal["theta", "lfs"]
+
+_TOUCHED_BYTES = 2 * 2**30
 
 
 def installed(program: str) -> bool:
@@ -30,7 +33,7 @@ class Repository:
         self.kind = kind
         self.worktree = folder / kind / "model-repository"
         self.checkpoint = self.worktree / name
-        self.environment = _environment(folder / kind / "home")
+        self.environment = environment(folder / kind / "home")
         self._clock_s = int(time.time()) - 1_000_000
         shutil.rmtree(folder / kind, ignore_errors=True)
         (folder / kind / "home").mkdir(parents=True)
@@ -44,14 +47,14 @@ class Repository:
         self.run("git", "add", ".gitattributes")
         self.commit("track checkpoints")
 
-    def run(self, *argv: str, **environment: str) -> float:
+    def run(self, *argv: str, stdin: bytes = b"", **variables: str) -> float:
         """Run a command in the worktree and return the seconds it took; raises SystemExit where it fails."""
         start = time.perf_counter()
         done = subprocess.run(
             argv,
             cwd=self.worktree,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
+            env=self.environment | variables,
+            input=stdin,
             capture_output=True,
             check=False,
         )
@@ -61,10 +64,21 @@ class Repository:
             raise SystemExit(f"{' '.join(argv)}: exit code {done.returncode}\n{output}")
         return seconds
 
+    def output(self, *argv: str) -> bytes:
+        """What a command in the worktree prints."""
+        return subprocess.check_output(argv, cwd=self.worktree, env=self.environment)
+
     def timed(self, *argv: str) -> float:
-        """`run`, after the disk has taken what earlier commands wrote."""
+        """`run`, after the disk has taken what earlier commands wrote, with memory at hand.
+
+        A virtual machine gives memory that lies idle back to its host. To get it again costs more than all that the
+        tools do, at random: so as much as a command may need is used and freed right before.
+        """
         if hasattr(os, "sync"):
             os.sync()
+        with mmap.mmap(-1, _TOUCHED_BYTES) as memory:
+            for offset in range(0, len(memory), mmap.PAGESIZE):
+                memory[offset] = 1
         return self.run(*argv)
 
     def commit(self, message: str) -> None:
@@ -102,14 +116,17 @@ class Repository:
 
     def check_filtered(self) -> None:
         """Raise SystemExit if Git's index has the checkpoint itself instead of a text in its place."""
-        argv = ("git", "cat-file", "-s", f":{self.checkpoint.name}")
-        size = int(subprocess.check_output(argv, cwd=self.worktree, env=self.environment))
+        size = int(self.output("git", "cat-file", "-s", f":{self.checkpoint.name}"))
         if size == self.checkpoint.stat().st_size:
             raise SystemExit(f"{self.checkpoint}: Git stored it as it is; the {self.kind} filter did not run")
 
+    def objects(self) -> list[Path]:
+        """The objects outside of Git's own."""
+        return [path for path in (self.worktree / ".git" / self.kind / "objects").rglob("*") if path.is_file()]
+
     def stored(self) -> tuple[int, int]:
         """How many bytes lie in how many objects outside of Git's own."""
-        objects = [path for path in (self.worktree / ".git" / self.kind / "objects").rglob("*") if path.is_file()]
+        objects = self.objects()
         return sum(path.stat().st_size for path in objects), len(objects)
 
     def remove(self) -> None:
@@ -121,7 +138,8 @@ def _path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
-def _environment(home: Path) -> dict[str, str]:
+def environment(home: Path) -> dict[str, str]:
+    """The environment of a user with that HOME, and with nothing but Git, git-lfs and git-theta."""
     # GIT_DIR and its kin would send our commands to the repository that this program was started from.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "XDG_"))}
     return inherited | {

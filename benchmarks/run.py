@@ -20,6 +20,7 @@ from repository import installed
 from speed import add, checkout
 from startup import startup
 from storage import small, store
+from transfer import fsck, hook, transfer
 from workplace import FULL, QUICK, Workplace
 
 CASES: dict[str, Callable[[Workplace], Iterator[Figure]]] = {
@@ -29,6 +30,9 @@ CASES: dict[str, Callable[[Workplace], Iterator[Figure]]] = {
     "store": store,
     "small": small,
     "startup": startup,
+    "transfer": transfer,
+    "hook": hook,
+    "fsck": fsck,
 }
 
 

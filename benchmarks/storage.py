@@ -39,8 +39,7 @@ def store(workplace: Workplace) -> Iterator[Figure]:
 def small(workplace: Workplace) -> Iterator[Figure]:
     """Very many very small tensors in one file."""
     count = workplace.scale.small_tensors
-    shapes = models.small_tensors(count)
-    file = workplace.make(f"small-{count}.safetensors", lambda path: models.make_synthetic(path, shapes, "F32"))
+    file = workplace.small()
     seconds = []
     objects = 0
     for repetition in range(workplace.scale.repetitions):

@@ -29,13 +29,15 @@ class Scale:
     memory_width: int
     memory_vocabulary: int
     small_tensors: int
+    objects: int
+    commits: int
     repetitions: int
     disk_bytes: int
 
 
 # 14 blocks of these widths are 98 tensors and 705 MB; the file for memory has 3 GB, a third of it in one tensor.
-FULL = Scale("full", {"F32": 1024, "BF16": 1448}, 1728, 150_000, 20_000, 3, 20 * 2**30)
-QUICK = Scale("quick", {"F32": 128, "BF16": 192}, 192, 20_000, 2_000, 1, 2**30)
+FULL = Scale("full", {"F32": 1024, "BF16": 1448}, 1728, 150_000, 20_000, 300, 1000, 3, 20 * 2**30)
+QUICK = Scale("quick", {"F32": 128, "BF16": 192}, 192, 20_000, 2_000, 30, 50, 1, 2**30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,24 @@ class Workplace:
         if suffix == "pt":
             first, second = self._as_pt(first), self._as_pt(second)
         return first, second
+
+    def large(self) -> Path:
+        """A model of several GB, a third of it in one tensor."""
+        shapes = models.transformer(14, self.scale.memory_width, self.scale.memory_vocabulary)
+        name = f"large-{self.scale.name}.safetensors"
+        return self.make(name, lambda path: models.make_synthetic(path, shapes, "F32"))
+
+    def many(self) -> Path:
+        """A model of many parameters that are each large enough for an object of its own."""
+        shapes = models.square_tensors(self.scale.objects)
+        name = f"many-{self.scale.objects}.safetensors"
+        return self.make(name, lambda path: models.make_synthetic(path, shapes, "F32"))
+
+    def small(self) -> Path:
+        """A model of very many very small parameters."""
+        shapes = models.small_tensors(self.scale.small_tensors)
+        name = f"small-{self.scale.small_tensors}.safetensors"
+        return self.make(name, lambda path: models.make_synthetic(path, shapes, "F32"))
 
     def _as_pt(self, file: Path) -> Path:
         return self.make(f"{file.stem}.pt", lambda path: models.save_as_pt(file, path))

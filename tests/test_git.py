@@ -218,6 +218,26 @@ def test_blobs_are_given_by_their_size(home: Path, tmp_path: Path, object_format
     assert repository.blobs([oids[5], missing], 100) == {}
 
 
+@pytest.mark.parametrize("object_format", ["sha1", "sha256"])
+@pytest.mark.parametrize("count", [0, 3, 500], ids=["none", "loose", "packed"])
+def test_blobs_are_written_byte_for_byte(home: Path, tmp_path: Path, object_format: str, count: int) -> None:
+    repository = git.discover(Repo.init(tmp_path / "repo", f"--object-format={object_format}").path)
+    contents = [
+        b"",
+        b"\n",
+        b"blob\nmark :1\ndata 1\na",
+        b"\0\xff\r\n",
+        b"",
+        b"done\n",
+        *(b"%d" % i for i in range(count)),
+    ]
+    contents = contents if count else []
+    oids = repository.write_blobs(contents)
+    assert repository.blobs(oids, 100) == dict(zip(oids, contents, strict=True))
+    assert oids == [_hash(repository, content) for content in contents[:9]] + oids[9:]
+    assert repository.git("for-each-ref") == b""
+
+
 def test_attributes_of_any_path(named: Repository) -> None:
     assert named.worktree is not None
     (named.worktree / ".gitattributes").write_text("*.bin filter=theta\nsub/** filter\n-dash -filter\n")

@@ -131,6 +131,25 @@ def test_writing_an_object_again_mends_it(store: Store) -> None:
     assert path.read_bytes() == b"the right bytes"
 
 
+@pytest.mark.parametrize("threads", [1, 4])
+def test_damage_is_found_among_whole_objects_of_any_size(tmp_path: Path, threads: int) -> None:
+    store = Store(tmp_path, max_object_bytes=2**22, fsync=False, threads=threads)
+    sizes = [1, 1000, 2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20 + 5]
+    whole = {piece.oid: piece.size for size in sizes for piece in _put(store, noise(size))}
+    victims = [_put(store, noise(2**20 + 7, 1))[0], _put(store, noise(2**21, 2))[0], _put(store, noise(50, 3))[0]]
+    end, middle, start = (store.path(victim.oid) for victim in victims)
+    for path, offset in ((end, 2**20 + 6), (middle, 2**20), (start, 0)):
+        path.chmod(0o644)
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(bytes([path.read_bytes()[offset] ^ 1]))
+    read: list[int] = []
+    everything = whole | {victim.oid: victim.size for victim in victims} | {"a" * 64: 7}
+    assert set(store.damaged(everything, read.append)) == everything.keys() - whole.keys()
+    assert sorted(read) == sorted(everything.values())
+    assert store.damaged(whole) == []
+
+
 def test_temporary_files_are_swept_when_they_are_old(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()

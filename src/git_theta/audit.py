@@ -83,23 +83,11 @@ def unreadable(found: Needs) -> ManifestError:
 
 
 def check(
-    objects: Mapping[str, int], store: Store, threads: int, progress: Callable[[int], None] = lambda size_bytes: None
+    objects: Mapping[str, int], store: Store, progress: Callable[[int], None] = lambda size_bytes: None
 ) -> dict[str, Fault]:
-    """The objects that are missing or whose bytes are not what their name says; all of them are read, in threads."""
-
-    # `git theta -h` loads every command, and none of this.
-    from concurrent.futures import ThreadPoolExecutor
-
-    def fault(oid: str) -> Fault | None:
-        if not store.path(oid).exists():
-            return Fault.MISSING
-        intact = store.has(oid, objects[oid]) and store.is_intact(oid)
-        progress(objects[oid])
-        return None if intact else Fault.DAMAGED
-
-    with ThreadPoolExecutor(threads) as pool:
-        found = zip(objects, pool.map(fault, objects), strict=True)
-        return {oid: what for oid, what in found if what is not None}
+    """The objects that are missing or whose bytes are not what their name says; all of them are read."""
+    damaged = store.damaged(objects, progress)
+    return {oid: Fault.DAMAGED if store.path(oid).exists() else Fault.MISSING for oid in damaged}
 
 
 def not_fetched(repository: Repository, missing: Iterable[str]) -> set[str]:

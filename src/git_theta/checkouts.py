@@ -104,10 +104,10 @@ def carry_out(
         for write in fresh:
             with _collecting(failures, write.path):
                 executable = write.entry.mode == "100755"
-                worktree.put(
+                stamp = worktree.put(
                     write.manifest, write.place, depot, seen=write.seen, executable=executable, progress=begin(write)
                 )
-                note(write.entry, write.place)
+                note(write.entry, write.place, stamp)
     return failures
 
 

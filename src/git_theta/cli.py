@@ -64,13 +64,19 @@ def group() -> None:
     """
 
 
-def main() -> int:
-    """The console script: `run` on the arguments of this process."""
+def main() -> NoReturn:
+    """The console script: `run` on the arguments of this process, and leave with its exit code."""
     # Leave by way of every `finally`, so that temporary files are removed.
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
-    return run(sys.argv[1:])
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        sys.exit(code)
+    os._exit(code)  # the user waits, and Python would take 40 ms to tidy up what goes anyway
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
@@ -124,4 +130,4 @@ def _log() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

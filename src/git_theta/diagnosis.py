@@ -56,8 +56,7 @@ def _settings(repository: Repository | None) -> Iterator[Finding]:
     def value(key: str, *options: str) -> str:
         return git.run(["config", *options, "--get", key], cwd=cwd, accept=(0, 1, 128)).decode().strip()
 
-    values = {key: value(key) for key in installation.settings()}
-    process = values[installation.PROCESS_KEY]
+    process = value(installation.PROCESS_KEY)
     if not process:
         yield Finding("Git does not start git-theta: filter.theta.process is not set", "git theta install")
         return
@@ -71,7 +70,7 @@ def _settings(repository: Repository | None) -> Iterator[Finding]:
         yield Finding(
             "Git stores whole checkpoints where git-theta fails: filter.theta.required is not true", "git theta install"
         )
-    if not values["merge.theta.driver"]:
+    if not value("merge.theta.driver"):
         yield Finding("Git merges manifests as text: merge.theta.driver is not set", "git theta install")
 
 

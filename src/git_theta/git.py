@@ -1,7 +1,7 @@
 """The only caller of Git: one argv list per call, never a shell, its exit code checked and its stderr kept apart.
 
-Plumbing commands with NUL-separated output; no object, index or ref format is read here, so SHA-256 repositories, split
-indexes, worktrees and partial clones need no special case (docs/design/002-calling-git.md).
+Plumbing commands with NUL-separated output; no object or ref format is read here, so SHA-256 repositories, worktrees
+and partial clones need no special case (docs/design/002-calling-git.md).
 """
 
 import os
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from git_theta import indexfile
 from git_theta.errors import InputError, RepositoryError
 from git_theta.names import shown_path
 
@@ -188,16 +189,18 @@ class Repository:
         rows = b"".join(b"%s %s\t%s\0" % (row.mode.encode(), row.oid.encode(), row.path) for row in entries)
         self.git("update-index", "-z", "--index-info", stdin=rows)
 
-    def refresh(self, paths: Sequence[bytes], environ: Mapping[str, str]) -> None:
+    def note_stat(self, files: Mapping[bytes, indexfile.Noted]) -> bool:
+        """Note in the index how files lie on the disk that have the content of their blob; False if Git has to look."""
+        return "GIT_INDEX_FILE" not in os.environ and indexfile.note(self.git_dir / "index", files)
+
+    def refresh(self, paths: Sequence[bytes]) -> None:
         """Have Git look at these files and note in the index how they lie on the disk, so that a status is quick.
 
-        Only a hint: what Git cannot note, because another process holds the index, it looks at again later. `environ`
-        is for the filter that Git starts.
+        Only a hint: what Git cannot note, because another process holds the index, it looks at again later.
         """
-        listing = ("--pathspec-from-file=-", "--pathspec-file-nul")
         paths_z = b"".join(path + b"\0" for path in paths)
-        add = ["--literal-pathspecs", "add", "--refresh", *listing]
-        run(add, cwd=self.base, stdin=paths_z, accept=(0, 1, 128), environ=environ)
+        listing = ("--pathspec-from-file=-", "--pathspec-file-nul")
+        self.git("add", "--refresh", *listing, stdin=paths_z, accept=(0, 1, 128))
 
     def stage(self, path: bytes) -> None:
         """`git add` of one file."""
@@ -230,6 +233,14 @@ class Repository:
             contents[oid] = output[end + 1 : end + 1 + size]
             start = end + 2 + size
         return contents
+
+    def write_blobs(self, contents: Iterable[bytes], environ: Mapping[str, str] | None = None) -> list[str]:
+        """Write blobs into the object database, many of them as one pack; their oids, in that order."""
+        stream = bytearray()
+        for content in contents:
+            stream += b"blob\nmark :1\ndata %d\n%s\nget-mark :1\n" % (len(content), content)
+        words = ["fast-import", "--quiet", "--done"]
+        return run(words, cwd=self.base, stdin=bytes(stream + b"done\n"), environ=environ).decode().split()
 
     def stream_blobs(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Each blob and its content, one after another; raises RepositoryError for one that is not here."""
@@ -286,6 +297,14 @@ class Repository:
         rows = self.git("cat-file", "--batch-check", stdin=asked).decode().splitlines() if oids else []
         return [row.split(" ")[0] for row in rows if not row.endswith(" missing")]
 
+    def has_tree(self, commit: str) -> bool:
+        """Whether all that a commit's tree needs is here."""
+        try:
+            self.git("rev-list", "--objects", "--quiet", f"{commit}^{{tree}}")
+        except RepositoryError:
+            return False
+        return True
+
     def remotes(self) -> list[str]:
         """The names of the remotes."""
         return self.git("remote").decode("utf-8", "surrogateescape").splitlines()
@@ -309,16 +328,16 @@ class Repository:
 
     def push_urls(self, remote: str) -> list[str]:
         """Where a remote is pushed to, as configured; none where that is the place it is fetched from."""
-        urls, other = (
-            self.git("config", "--get-all", f"remote.{remote}.{key}", accept=(0, 1)).decode("utf-8", "surrogateescape")
-            for key in ("url", "pushurl")
-        )
-        found = (other or urls).splitlines()
-        return found if found != urls.splitlines()[:1] else []
+        listing = self.git("config", "-z", "--get-regexp", r"^remote\..*\.(push)?url$", accept=(0, 1))
+        rows = [item.partition("\n") for item in listing.decode("utf-8", "surrogateescape").split("\0")]
+        urls, other = ([url for key, _, url in rows if key == f"remote.{remote}.{name}"] for name in ("url", "pushurl"))
+        found = other or urls
+        return found if found != urls[:1] else []
 
-    def listed_refs(self, url: str) -> list[str]:
-        """The oids that the refs of a repository elsewhere point at; raises RepositoryError if it cannot be asked."""
-        return [row.split("\t")[0] for row in self.git("ls-remote", url).decode("utf-8", "replace").splitlines()]
+    def listed_refs(self, url: str) -> dict[str, str]:
+        """The refs of a repository elsewhere and the oids that they point at; RepositoryError if it cannot be asked."""
+        rows = self.git("ls-remote", "--", url).decode("utf-8", "replace").splitlines()
+        return {name: oid for oid, _, name in (row.partition("\t") for row in rows)}
 
     def boundary(self, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
         """The commits that `exclude` reaches and that are parents of commits that only `include` reaches."""

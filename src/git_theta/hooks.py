@@ -32,7 +32,7 @@ _TEXT = """\
 {begin}
 theta_refs=$(cat)
 if theta={script}; [ -x "$theta" ] || theta=$(command -v git-theta); then
-    printf '%s\\n' "$theta_refs" | "$theta" pre-push "$@" || exit $?
+    [ -z "$theta_refs" ] || printf '%s\\n' "$theta_refs" | "$theta" pre-push "$@" || exit $?
 else
     echo 'git-theta is not installed, and the objects of checkpoints would not be sent; to go on: --no-verify' >&2
     exit 1

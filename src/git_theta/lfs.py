@@ -107,11 +107,10 @@ def push(repository: Repository, remote: str, objects: Mapping[str, int], store:
             f"{len(missing)} of the {len(objects)} objects to be sent are not on this machine, the first is "
             f"{next(iter(missing))}; to see what they belong to: git theta fsck"
         )
-    for oid in objects:
-        if not store.is_intact(oid):
-            raise DamagedObjectError(
-                f"object {oid} is damaged and was not sent; to see what it belongs to: git theta fsck"
-            )
+    if damaged := store.damaged(objects):
+        raise DamagedObjectError(
+            f"object {damaged[0]} is damaged and was not sent; to see what it belongs to: git theta fsck"
+        )
     oids = "".join(f"{oid}\n" for oid in objects).encode()
     _run(repository, ["push", "--object-id", "--stdin", _place(repository, remote)], remote, stdin=oids)
     if folder_there := _folder_there(repository, remote):
@@ -130,7 +129,7 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
     _check_version()
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = _throwaway_objects(repository, Path(folder))
-        tree = _pointer_tree(repository, Path(folder), wanted, environ)
+        tree = _pointer_tree(repository, wanted, environ)
         _run(repository, ["fetch", "-I", "", "-X", "", _place(repository, remote), tree], remote, environ=environ)
     return store.missing(wanted)
 
@@ -147,7 +146,7 @@ def lacks(repository: Repository, remote: str, objects: Mapping[str, int]) -> se
     _check_version()
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = _throwaway_objects(repository, Path(folder))
-        tree = _pointer_tree(repository, Path(folder), objects, environ)
+        tree = _pointer_tree(repository, objects, environ)
         commit = git.run([*_WHO, "commit-tree", tree, "-m", "?"], cwd=repository.base, environ=environ).decode().strip()
         arguments = ["-c", "lfs.allowincompletepush=false", "lfs", "push", _place(repository, remote), commit]
         done = _call(repository, arguments, storage=folder, environ=environ)
@@ -196,17 +195,11 @@ def _throwaway_objects(repository: Repository, folder: Path) -> dict[str, str]:
     }
 
 
-def _pointer_tree(repository: Repository, folder: Path, objects: Mapping[str, int], environ: Mapping[str, str]) -> str:
+def _pointer_tree(repository: Repository, objects: Mapping[str, int], environ: Mapping[str, str]) -> str:
     """The oid of a tree of pointers, which `git lfs fetch` takes for that of a commit."""
     files = {".gitattributes": _ATTRIBUTES, **{oid: pointer(oid, size) for oid, size in objects.items()}}
-    (folder / "files").mkdir()
-    for name, content in files.items():
-        (folder / "files" / name).write_bytes(content)
-    paths = "".join(f"{(folder / 'files' / name).as_posix()}\n" for name in files).encode()
-    hashed = git.run(
-        ["hash-object", "-w", "--no-filters", "--stdin-paths"], cwd=repository.base, stdin=paths, environ=environ
-    )
-    rows = [f"100644 blob {blob}\t{name}\n" for name, blob in zip(files, hashed.decode().split(), strict=True)]
+    blobs = repository.write_blobs(files.values(), environ)
+    rows = [f"100644 blob {blob}\t{name}\n" for name, blob in zip(files, blobs, strict=True)]
     return git.run(["mktree"], cwd=repository.base, stdin="".join(rows).encode(), environ=environ).decode().strip()
 
 

@@ -74,6 +74,7 @@ def _write(path: Path, text: bytes) -> None:
         view = memoryview(text)
         while view:
             view = view[os.write(fd, view) :]
+        os.fsync(fd)
 
 
 def filters(repository: Repository, more: Iterable[bytes] = ()) -> dict[bytes, str]:

@@ -80,13 +80,16 @@ def _remote_commit(repository: Repository, remote: str) -> str | None:
         listed = repository.git("ls-remote", remote, REF).split()
         if not listed:
             return None
-        # --refmap= keeps a refspec of the user's that covers every ref from writing this one here as well.
-        # Before Git 2.29, a dry run was what fetched objects and wrote nothing else.
-        unseen = "--no-write-fetch-head" if git.version() >= (2, 29) else "--dry-run"
-        repository.git("fetch", unseen, *_FETCH, remote, REF)
+        commit = listed[0].decode()
+        # What this machine has pushed last is here, and another connection may cost a second.
+        if not repository.has_tree(commit):
+            # --refmap= keeps a refspec of the user's that covers every ref from writing this one here as well.
+            # Before Git 2.29, a dry run was what fetched objects and wrote nothing else.
+            unseen = "--no-write-fetch-head" if git.version() >= (2, 29) else "--dry-run"
+            repository.git("fetch", unseen, *_FETCH, remote, REF)
     except RepositoryError as error:
         raise TransferError(advised(str(error))) from error
-    return listed[0].decode()
+    return commit
 
 
 def _commit(repository: Repository, parent: str | None, objects: Mapping[str, int]) -> str | None:
@@ -100,12 +103,7 @@ def _commit(repository: Repository, parent: str | None, objects: Mapping[str, in
             return git.run([*plain, *arguments], cwd=repository.base, stdin=stdin, environ=environ).decode().strip()
 
         run("read-tree", f"{parent}^{{tree}}" if parent else "--empty")
-        files = Path(folder) / "files"
-        files.mkdir()
-        for oid, size in objects.items():
-            (files / oid).write_bytes(pointer(oid, size))
-        paths = "".join(f"{(files / oid).as_posix()}\n" for oid in objects).encode()
-        blobs = run("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=paths).split()
+        blobs = repository.write_blobs(pointer(oid, size) for oid, size in objects.items())
         rows = [f"100644 {blob} 0\t{oid[:2]}/{oid[2:]}\n" for oid, blob in zip(objects, blobs, strict=True)]
         run("update-index", "--index-info", stdin="".join(rows).encode())
         tree = run("write-tree")

@@ -28,6 +28,7 @@ __all__ = ["is_same", "read_layout", "runs", "write"]
 
 GROUP_BYTES = 4 * 2**20
 AHEAD_BYTES = 64 * 2**20
+WRITE_BYTES = 64 * 2**10
 
 Run = bytes | memoryview
 
@@ -196,11 +197,13 @@ def _naming(what: str) -> Iterator[None]:
 
 
 def _write_at(fd: int, offset: int, view: memoryview, lock: threading.Lock) -> None:
-    while view:
-        if hasattr(os, "pwrite"):
-            count = os.pwrite(fd, view, offset)
-        else:  # Windows has no positioned write
-            with lock:
+    # The system lets one thread at a time write to a file, and has others spin. Short writes take small pages, which
+    # are more often at hand than large ones (docs/design/003-dense.md).
+    with lock:
+        while view:
+            if hasattr(os, "pwrite"):
+                count = os.pwrite(fd, view[:WRITE_BYTES], offset)
+            else:  # Windows has no positioned write
                 os.lseek(fd, offset, os.SEEK_SET)
-                count = os.write(fd, view)
-        view, offset = view[count:], offset + count
+                count = os.write(fd, view[:WRITE_BYTES])
+            view, offset = view[count:], offset + count

@@ -12,15 +12,18 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
+from git_theta.config import Settings
 from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError
 from git_theta.manifest import Piece
 from git_theta.sharing import Sharing
 from git_theta.source import FileSource
 
-__all__ = ["PayloadReader", "PayloadWriter", "Store", "reporting_full_disk"]
+__all__ = ["PayloadReader", "PayloadWriter", "Store", "open_store", "reporting_full_disk"]
 
 STALE_TEMPORARY_S = 24 * 3600
 _FRESH_S = 1800
@@ -30,12 +33,18 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Store:
-    """The objects below one `theta` directory; safe to use from several threads and processes."""
+    """The objects below one `theta` directory; safe to use from several threads and processes.
 
-    def __init__(self, root: Path, *, max_object_bytes: int, fsync: bool, sharing: Sharing = Sharing()) -> None:
+    `threads` read where many objects are read at once.
+    """
+
+    def __init__(
+        self, root: Path, *, max_object_bytes: int, fsync: bool, threads: int = 1, sharing: Sharing = Sharing()
+    ) -> None:
         self.root = root
         self.max_object_bytes = max_object_bytes
         self.fsync = fsync
+        self.threads = threads
         self.sharing = sharing
         self._swept = False
         self.file_mode = sharing.file_mode(0o444 & ~_umask())
@@ -95,13 +104,34 @@ class Store:
     def is_intact(self, oid: str) -> bool:
         """Whether the object is here and its bytes hash to its name; reads all of it."""
         digest = hashlib.sha256()
+        buffer = memoryview(bytearray(_READ_BYTES))
         try:
             with self.path(oid).open("rb", buffering=0) as file:
-                while block := file.read(_READ_BYTES):
-                    digest.update(block)
+                while count := file.readinto(buffer):
+                    digest.update(buffer[:count])
         except OSError:
             return False
         return digest.hexdigest() == oid
+
+    def damaged(
+        self, objects: Mapping[str, int], progress: Callable[[int], None] = lambda size_bytes: None
+    ) -> list[str]:
+        """Those of the objects (oid to size in bytes) that are not here whole; reads all of them, in threads.
+
+        `progress` is told of bytes read, from several threads.
+        """
+        # Only a push and an audit pay for the import.
+        from concurrent.futures import ThreadPoolExecutor
+
+        def is_whole(oid: str) -> bool:
+            whole = self.has(oid, objects[oid]) and self.is_intact(oid)
+            progress(objects[oid])
+            return whole
+
+        # The largest first, or one of them would be the last, with one thread at work.
+        oids = sorted(objects, key=objects.__getitem__, reverse=True)
+        with ThreadPoolExecutor(self.threads) as pool:
+            return [oid for oid, whole in zip(oids, pool.map(is_whole, oids), strict=True) if not whole]
 
     def temporary(self) -> tuple[int, Path]:
         """A new empty file under `theta/tmp`, open for reading and writing, and its path."""
@@ -125,6 +155,17 @@ class Store:
                 with contextlib.suppress(OSError):
                     if path.stat().st_mtime < limit:
                         path.unlink()
+
+
+def open_store(theta_dir: Path, settings: Settings) -> Store:
+    """The store below `<git common dir>/theta`."""
+    return Store(
+        theta_dir,
+        max_object_bytes=settings.max_object_bytes,
+        fsync=settings.fsync,
+        threads=settings.thread_count,
+        sharing=settings.sharing,
+    )
 
 
 class PayloadWriter:
@@ -225,8 +266,9 @@ class PayloadReader:
     def __init__(self, store: Store, pieces: Sequence[Piece]) -> None:
         self._store = store
         self._pieces = pieces
+        self._ends = list(accumulate(piece.length for piece in pieces))
         self._open: tuple[int, int, FileSource] | None = None
-        self.size = sum(piece.length for piece in pieces)
+        self.size = self._ends[-1] if self._ends else 0
 
     def __enter__(self) -> "PayloadReader":
         return self
@@ -238,27 +280,25 @@ class PayloadReader:
 
     def read(self, offset: int, size: int) -> bytes:
         """The `size` bytes at `offset`; fewer only at the end."""
-        start, size = 0, max(0, min(size, self.size - offset))
-        for index, piece in enumerate(self._pieces):
-            if start <= offset and offset + size <= start + piece.length:
-                return self._source(index).read(piece.offset + offset - start, size)
-            start += piece.length
+        size = max(0, min(size, self.size - offset))
+        index = bisect_right(self._ends, offset)
+        if size and offset + size <= self._ends[index]:
+            piece = self._pieces[index]
+            return self._source(index).read(piece.offset + piece.length - (self._ends[index] - offset), size)
         buffer = bytearray(size)
         self.read_into(offset, memoryview(buffer))
         return bytes(buffer)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`; raises DamagedObjectError where the payload ends before that."""
-        start = 0
-        for index, piece in enumerate(self._pieces):
-            skip = offset - start
-            if buffer and 0 <= skip < piece.length:
-                count = min(len(buffer), piece.length - skip)
-                self._source(index).read_into(piece.offset + skip, buffer[:count])
-                buffer, offset = buffer[count:], offset + count
-            start += piece.length
-        if buffer:
-            raise DamagedObjectError(f"the payload ends at byte {self.size}, where more was expected")
+        while buffer:
+            index = bisect_right(self._ends, offset)
+            if index == len(self._ends):
+                raise DamagedObjectError(f"the payload ends at byte {self.size}, where more was expected")
+            piece, left = self._pieces[index], self._ends[index] - offset
+            count = min(len(buffer), left)
+            self._source(index).read_into(piece.offset + piece.length - left, buffer[:count])
+            buffer, offset = buffer[count:], offset + count
 
     def _source(self, index: int) -> FileSource:
         if self._open is None or self._open[0] != index:

@@ -66,7 +66,9 @@ def objects_to_push(
     """The objects (oid to size in bytes) of manifests in the pushed commits that the remote does not have.
 
     What it has is told by its remote-tracking refs and by the oids that are overwritten, as far as they are known here.
-    Those refs tell nothing of a remote that is pushed to elsewhere than it is fetched from: it is asked for its refs.
+    It is asked for its refs where those tell nothing: a remote that was never fetched from, or only a URL, or one that
+    is pushed to elsewhere than it is fetched from. One that keeps no pointers was pushed to without our hook, or is a
+    fork that has none of its own, and is sent everything.
     Raises RepositoryError for a push that deletes the side ref; of what `git push --mirror` deletes, no hook is told.
     """
     if any(ref.deletes and ref.remote_ref == pointers.REF for ref in refs):
@@ -78,10 +80,12 @@ def objects_to_push(
     if not include:
         return {}
     known = repository.existing([ref.remote_oid for ref in refs if not ref.creates])
-    if url is not None and repository.push_urls(remote):
-        known += repository.existing(repository.listed_refs(url))
-    else:
+    elsewhere = url is not None and bool(repository.push_urls(remote))
+    if not elsewhere:
         known += repository.remote_tracking(remote)
+    if url is not None and (elsewhere or not known):
+        there = repository.listed_refs(url)
+        known += repository.existing(list(there.values())) if pointers.REF in there else []
     return objects_to_send(repository, include, known)
 
 

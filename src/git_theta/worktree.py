@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from git_theta import written
+from git_theta import indexfile, libc
 from git_theta.errors import ChangedError, MissingObjectError, RepositoryError, SpaceError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import Manifest, starts_like
@@ -156,11 +156,12 @@ def put(
     seen: Stamp | None,
     executable: bool = False,
     progress: Callable[[int], None] = lambda size_bytes: None,
-) -> None:
+) -> Stamp:
     """Write the checkpoint of a manifest to `path`, which `locate` returned, and vouch for what was verified.
 
     `seen` is the path's `stamp` from when it was found fit to be overwritten; ChangedError is raised if it has another
     now. `progress` is told of bytes written, from several threads. Whatever is raised, the path keeps what it had.
+    Returns the new file's stamp.
     """
     # `ls-files` and `status` only look, and need none of what rebuilding imports.
     from git_theta import rebuild
@@ -174,7 +175,9 @@ def put(
         rebuild.write(manifest, layout, depot, fd, progress=progress)
         if stamp(path) != seen:
             raise ChangedError("it was written to meanwhile, and is left as it is; to overwrite it, run this again")
+        made = stamp_of(os.fstat(fd))
     depot.catalogue.vouch(manifest.records())
+    return made
 
 
 @contextmanager
@@ -195,7 +198,10 @@ def replacing(path: Path, mode: int, folder: Path | None = None) -> Iterator[int
                     yield fd
                 finally:
                     os.close(fd)
-                temporary.replace(path)
+                if libc.exchange(temporary, path):
+                    temporary.unlink()
+                else:
+                    temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -230,17 +236,21 @@ def _sweep(path: Path) -> None:
 
 
 @contextmanager
-def settling(repository: Repository, entries: Sequence[IndexEntry]) -> Iterator[Callable[[IndexEntry, Path], None]]:
+def settling(
+    repository: Repository, entries: Sequence[IndexEntry]
+) -> Iterator[Callable[[IndexEntry, Path, Stamp], None]]:
     """Around the writing of files: Git then knows that they are what the index has, and a status is quick.
 
-    Gives a function to call for each file that was written. The index forgets the old files first, so that a status is
-    right even if this process is killed half-way. Raises RepositoryError, before anything is written, where another
-    process holds the index.
+    Gives a function to call for each file that was written, with its stamp. The index forgets the old files first, so
+    that a status is right even if this process is killed half-way. Raises RepositoryError, before anything is written,
+    where another process holds the index.
     """
-    notes: dict[str, tuple[Stamp, str]] = {}
+    notes: dict[bytes, indexfile.Noted] = {}
 
-    def note(entry: IndexEntry, path: Path) -> None:
-        notes[os.fsdecode(entry.path)] = stamp_of(path.stat()), entry.oid
+    def note(entry: IndexEntry, path: Path, written: Stamp) -> None:
+        status = path.lstat()
+        if stamp_of(status) == written:
+            notes[entry.path] = entry.oid, status
 
     if not entries:
         yield note
@@ -249,5 +259,5 @@ def settling(repository: Repository, entries: Sequence[IndexEntry]) -> Iterator[
     try:
         yield note
     finally:
-        with written.left(notes) as environ:
-            repository.refresh([entry.path for entry in entries], environ)
+        if not repository.note_stat(notes):
+            repository.refresh([entry.path for entry in entries])

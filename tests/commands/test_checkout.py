@@ -3,8 +3,10 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,8 @@ from git_theta.errors import (
     SpaceError,
 )
 from git_theta.git import Repository
+from git_theta.manifest import Manifest
+from git_theta.source import Stamp
 from git_theta.tracked import entries as tracked_entries
 from tests.checkpoints import opened
 from tests.repositories import Repo, model
@@ -34,13 +38,6 @@ HOSTILE: Mapping[str, Callable[[bytes], bytes]] = {
     "nested": lambda text: b'{"git-theta": ' + b"[" * 100_000,
     "unknown-key": lambda text: text.replace(b'"about"', b'"run": "rm -rf /", "about"', 1),
 }
-
-
-def replace_long_ago(self: Path, target: Path) -> Path:
-    """`Path.replace` of a file that Git does not take for one as new as its index, which it would look at again."""
-    os.utime(self, (1_000_000_000, 1_000_000_000))
-    os.replace(self, target)  # noqa: PTH105  # Path.replace is this
-    return target
 
 
 def left_behind(repo: Repo) -> list[Path]:
@@ -386,16 +383,37 @@ def test_index_that_another_process_holds_is_one_line_and_nothing_is_written(tra
 
 def test_status_is_right_even_if_the_last_step_does_not_happen(tracked: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     tracked.dematerialise("a.safetensors")
-    monkeypatch.setattr(Repository, "refresh", lambda *_: None)
+    monkeypatch.setattr(Repository, "note_stat", lambda *_: True)
     tracked.ok("checkout")
     assert tracked.git("status", "--porcelain") == ""
 
 
-def test_status_after_a_checkout_need_not_look_at_contents(tracked: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("split", [False, True], ids=["noted by us", "split index, noted by Git"])
+def test_status_after_a_checkout_need_not_look_at_contents(tracked: Repo, split: bool) -> None:
+    tracked.git("update-index", "--split-index" if split else "--no-split-index")
     tracked.dematerialise("a.safetensors")
-    monkeypatch.setattr(Path, "replace", replace_long_ago)
     tracked.ok("checkout")
+    later_s = time.time() + 5
+    for index in (tracked.path / ".git").glob("*index*"):  # or Git would look at a file as new as its index
+        os.utime(index, (later_s, later_s))
     assert "git-theta-filter" not in tracked.run_git("status", GIT_TRACE="1").err
+    assert tracked.git("status", "--porcelain") == ""
+
+
+def test_file_that_is_changed_when_it_has_just_been_written_is_modified(
+    tracked: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked.dematerialise("a.safetensors")
+
+    def put(found: Manifest, path: Path, *arguments: Any, **options: Any) -> Stamp:
+        stamp = put_before(found, path, *arguments, **options)
+        path.write_bytes(model(9))  # as long as before
+        return stamp
+
+    put_before = worktree.put
+    monkeypatch.setattr(worktree, "put", put)
+    tracked.ok("checkout")
+    assert tracked.git("status", "--porcelain") == " M a.safetensors\n"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), MemoryError()])

@@ -39,6 +39,18 @@ def test_union_of_two_clones(published: Site) -> None:
     assert stored(published.repo) | stored(clone) == published.kept()
 
 
+def test_pointers_that_are_no_longer_here_are_fetched_again(published: Site) -> None:
+    """An object that nobody names may go at any time, and others of the same commit stay."""
+    objects = published.repo.path / ".git" / "objects"
+    before = published.kept()
+    for revision in (POINTERS, f"{POINTERS}^{{tree}}", f"{POINTERS}:{min(before)[:2]}/{min(before)[2:]}"):
+        oid = published.remote.git("rev-parse", revision).strip()
+        (objects / oid[:2] / oid[2:]).unlink()
+        pointers.keep(discover(published.repo.path), "origin", {oid.ljust(64, "0"): 1})
+        before.add(oid.ljust(64, "0"))
+        assert published.kept() == before
+
+
 def test_two_who_push_at_once_both_win(published: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other's push comes between this one's look and its push, twice."""
     repository = discover(published.repo.path)

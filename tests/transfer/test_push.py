@@ -173,6 +173,29 @@ def test_push_by_url(published: Site) -> None:
     assert stored(second) == stored(published.repo)
 
 
+@pytest.mark.parametrize("remote", ["url", "fork"])
+def test_new_branch_for_a_remote_that_was_never_fetched_from_sends_only_its_own(published: Site, remote: str) -> None:
+    repo, old = published.repo, published.kept()
+    url = str(published.remote.path)
+    repo.git("remote", "rename", "origin", "upstream")
+    repo.git("remote", "set-url", "upstream", str(published.folder / "elsewhere.git"))
+    repo.git("remote", "add", "fork", url)
+    repo.write(A, model(19))
+    repo.commit()
+    for path in repo.objects():
+        if path.name in old:
+            path.unlink()
+    repo.git("push", url if remote == "url" else remote, "HEAD:topic")
+    assert published.kept() == stored(published.remote) == old | stored(repo)
+
+
+def test_remote_that_keeps_no_pointers_is_sent_everything(site: Site) -> None:
+    url = str(site.remote.path)
+    site.repo.git("push", "--no-verify", url, "main")
+    site.repo.git("push", url, "main:topic")
+    assert stored(site.remote) == site.kept() == stored(site.repo)
+
+
 def test_push_to_a_file_url(published: Site) -> None:
     second = bare(published.folder / "second.git")
     published.repo.git("push", f"file://{second.path}", "main")
@@ -184,6 +207,15 @@ def test_nothing_to_push(published: Site) -> None:
     published.repo.git("push")
     published.repo.git("push", "origin", "main:topic")
     assert published.refs() == before | {"refs/heads/topic": before["refs/heads/main"]}
+
+
+def test_nothing_to_push_does_not_start_git_theta(published: Site) -> None:
+    trace = published.folder / "trace"
+    published.repo.git("push", GIT_TRACE=str(trace))
+    assert "run_command: .git/hooks/pre-push" in trace.read_text()
+    assert "--is-bare-repository" not in trace.read_text()
+    published.repo.git("push", "origin", "main:topic", GIT_TRACE=str(trace))
+    assert "--is-bare-repository" in trace.read_text()
 
 
 def test_push_without_checkpoints_needs_no_git_lfs(repo: Repo, tmp_path: Path) -> None:

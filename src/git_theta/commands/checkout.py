@@ -4,7 +4,7 @@ from contextlib import closing
 
 import click
 
-from git_theta import checkouts, memory
+from git_theta import checkouts
 from git_theta.commands import output
 from git_theta.commands.place import Place, open_place
 from git_theta.names import shown_path
@@ -28,7 +28,6 @@ def check_out(place: Place, path: tuple[str, ...], *, force: bool) -> int:
     """Do it, say what was done; the exit code."""
     from git_theta.depot import open_depot
 
-    memory.keep_freed()
     rows = place.entries(path)
     depot = open_depot(place.repository.theta_dir, place.settings())
     with closing(depot.catalogue):

@@ -35,9 +35,9 @@ def command(remote: str | None, dry_run: bool) -> int:
     found = audit.needs(repository)
     for item in found.broken:
         output.complain(f"blob {item.blob}", f"its manifest cannot be used: {item.problem}")
-    store, settings = place.store(), place.settings()
+    store = place.store()
     with output.progress(sum(found.objects.values())) as begin:
-        faults = audit.check(found.objects, store, settings.thread_count, begin("objects"))
+        faults = audit.check(found.objects, store, begin("objects"))
     absent = [oid for oid, fault in faults.items() if fault is Fault.MISSING]
     later = {oid: found.objects[oid] for oid in audit.not_fetched(repository, absent)} if absent else {}
     for oid in later:

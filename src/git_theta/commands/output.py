@@ -11,7 +11,17 @@ from contextlib import contextmanager
 
 from git_theta.names import shown_path
 
-__all__ = ["VERSION", "complain", "count", "object_counts", "print_json", "print_table", "progress", "size"]
+__all__ = [
+    "VERSION",
+    "complain",
+    "count",
+    "object_counts",
+    "print_json",
+    "print_table",
+    "progress",
+    "size",
+    "warn_unkept",
+]
 
 VERSION = 1
 _GAP = "  "
@@ -44,6 +54,12 @@ def object_counts(objects: Mapping[str, int], missing: Mapping[str, int]) -> dic
 def complain(path: bytes | str, message: object) -> None:
     """One line on stderr about one file."""
     sys.stderr.write(f"git-theta: {shown_path(path)}: {message}\n")
+
+
+def warn_unkept(remote: str, reason: str | None) -> None:
+    """One line on stderr where a remote has been sent objects, and refuses to keep them alive; none for None."""
+    if reason:
+        complain(remote, f"the objects were sent, but may be cleaned up by the host some day: {reason}")
 
 
 def print_json(document: Mapping[str, object]) -> None:

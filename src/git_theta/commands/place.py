@@ -11,7 +11,7 @@ from git_theta.config import SECTIONS, Settings, read_settings
 from git_theta.errors import InputError, RepositoryError
 from git_theta.git import IndexEntry, Repository, discover
 from git_theta.names import shown_path
-from git_theta.store import Store
+from git_theta.store import Store, open_store
 
 __all__ = ["Place", "find_place", "open_place"]
 
@@ -31,13 +31,7 @@ class Place:
 
     def store(self) -> Store:
         """The objects, to look at: a command that stores nothing has no need of a depot."""
-        settings = self.settings()
-        return Store(
-            self.repository.theta_dir,
-            max_object_bytes=settings.max_object_bytes,
-            fsync=settings.fsync,
-            sharing=settings.sharing,
-        )
+        return open_store(self.repository.theta_dir, self.settings())
 
     def typed(self, path: bytes) -> str:
         """A repository's path as it can be typed into a shell here."""

@@ -22,8 +22,8 @@ def command(remote: str, url: str | None) -> int:
     refs = transfer.parse_pushed(sys.stdin.read())
     place = open_place()
     objects = transfer.objects_to_push(place.repository, remote, refs, url)
+    if not objects:
+        return 0
     target = transfer.push_target(place.repository, remote, url)
-    warning = transfer.push(place.repository, target, objects, place.store())
-    if warning:
-        output.complain(remote, f"the objects were sent, but may be cleaned up by the host some day: {warning}")
+    output.warn_unkept(remote, transfer.push(place.repository, target, objects, place.store()))
     return 0

@@ -31,8 +31,6 @@ def command(everything: bool, remote: str | None, revision: tuple[str, ...]) -> 
     else:
         exclude = place.repository.remote_tracking(target)
         objects = transfer.objects_to_send(place.repository, revision or ("HEAD",), exclude)
-    warning = transfer.push(place.repository, target, objects, place.store())
-    if warning:
-        output.complain(target, f"the objects were sent, but may be cleaned up by the host some day: {warning}")
+    output.warn_unkept(target, transfer.push(place.repository, target, objects, place.store()))
     print(f"{output.count(len(objects), 'object')} ({output.size(sum(objects.values()))}) on {shown_path(target)}")
     return 0

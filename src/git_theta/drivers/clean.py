@@ -24,7 +24,6 @@ from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown
 from git_theta.source import BytesSource, FileSource, Source
 from git_theta.store import reporting_full_disk
-from git_theta.written import Notes
 
 __all__ = ["Cleaner", "is_too_long_to_hold", "spooled"]
 
@@ -35,10 +34,9 @@ _BLOCK_BYTES = 2**20
 class Cleaner:
     """Turns content into manifests for one repository."""
 
-    def __init__(self, repository: Repository, depot: Depot, notes: Notes) -> None:
+    def __init__(self, repository: Repository, depot: Depot) -> None:
         self._repository = repository
         self._depot = depot
-        self._notes = notes
 
     def clean(self, path: str, packets: Iterator[bytes]) -> bytes:
         """The text that Git is to store for the content in `packets`, all of which is read."""
@@ -79,8 +77,6 @@ class Cleaner:
                 return self._take(path, spool)
         try:
             source = FileSource(fd, shown(path))
-            if text := self._just_written(path, source, packets):
-                return text
             stop = threading.Event()
             with ThreadPoolExecutor(1) as background:
                 taken = background.submit(self._take, path, source, stop)
@@ -97,18 +93,6 @@ class Cleaner:
                 return self._take(path, spool)
         finally:
             os.close(fd)
-
-    def _just_written(self, path: str, source: FileSource, packets: Iterator[bytes]) -> bytes:
-        """The manifest of a file that `git theta checkout` has just written, `packets` being read; or nothing."""
-        stamp, blob = self._notes.get(path, (None, ""))
-        if stamp != source.stamp:
-            return b""
-        text = self._repository.blobs([blob], MAX_MANIFEST_BYTES).get(blob, b"")
-        if text:
-            for _packet in packets:
-                pass
-            source.check_unchanged()
-        return text
 
     def _take(self, path: str, source: FileSource, stop: threading.Event | None = None) -> bytes:
         with Meter(shown(path), source.size) as meter:

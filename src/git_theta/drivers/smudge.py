@@ -33,7 +33,7 @@ class Smudger:
         self._repository = repository
         self._depot = depot
         self._unmerged: set[bytes] | None = None
-        self._delayed: dict[str, bytes] = {}
+        self._delayed: dict[str, tuple[bytes, Manifest | None]] = {}  # None: it cannot be used, which is said later
         self._unannounced: list[str] = []
         self._asked: set[str] = set()  # those whose objects a remote was asked for
 
@@ -47,19 +47,20 @@ class Smudger:
             head += packet
             if is_too_long_to_hold(head):
                 return self._pass_through(bytes(head), packets)
-        text = bytes(head)
+        text, found = bytes(head), None
         if not text and path in self._delayed:
-            text = self._delayed.pop(path)
+            text, found = self._delayed.pop(path)
         else:
             if self._depot.settings.skip_smudge or not manifest.looks_like(text):
                 return iter([text])
             if can_delay and not self._is_unmerged(path):
-                self._delayed[path] = text
+                self._delayed[path] = text, _usable(text)
                 self._unannounced.append(path)
                 self._asked.discard(path)
                 return None
-            self._fetch([text])
-        found = _parse(text)
+            found = _parse(text)
+            self._fetch([found])
+        found = found or _parse(text)
         limit = self._depot.settings.smudge_limit
         if found.size > limit:
             sys.stderr.write(
@@ -76,11 +77,12 @@ class Smudger:
         known to fail are kept back until it has the others.
         """
         paths, self._unannounced = self._unannounced, []
-        self._fetch(self._delayed[path] for path in paths if path in self._delayed and path not in self._asked)
+        manifests = {path: found for path in paths if (found := self._delayed.get(path, (b"", None))[1])}
+        self._fetch(found for path, found in manifests.items() if path not in self._asked)
         self._asked.update(paths)
         if len(paths) < 2:
             return paths
-        fit = {path for path in paths if self._is_fit(self._delayed.get(path, b""))}
+        fit = {path for path, found in manifests.items() if self._is_fit(found)}
         if fit:
             self._unannounced = [path for path in paths if path not in fit]
         return [path for path in paths if path in fit] or paths
@@ -95,10 +97,10 @@ class Smudger:
             self._unmerged = self._repository.unmerged() if self._repository.worktree else set()
         return os.fsencode(path) in self._unmerged
 
-    def _is_fit(self, text: bytes) -> bool:
-        """Whether a checkpoint can be rebuilt, as far as its manifest, its layout and the names of its objects tell."""
+    def _is_fit(self, found: Manifest) -> bool:
+        """Whether a checkpoint can be rebuilt, as far as its layout and the names of its objects tell."""
         try:
-            self._layout(_parse(text))
+            self._layout(found)
         except ThetaError:
             return False
         return True
@@ -107,14 +109,12 @@ class Smudger:
         worktree.check_objects(found, self._depot.store)
         return rebuild.read_layout(found, self._depot)
 
-    def _fetch(self, texts: Iterable[bytes]) -> None:
+    def _fetch(self, manifests: Iterable[Manifest]) -> None:
         """Fetch what manifests lack. Why that failed is said once; the files that suffer are named by their errors."""
         objects: dict[str, int] = {}
-        for text in texts:
-            with suppress(ManifestError):
-                found = manifest.parse(text)
-                if found.size <= self._depot.settings.smudge_limit:
-                    objects |= found.objects()
+        for found in manifests:
+            if found.size <= self._depot.settings.smudge_limit:
+                objects |= found.objects()
         if not self._depot.store.missing(objects) or not transfer.remotes(self._repository):
             return
         try:
@@ -145,6 +145,13 @@ class Smudger:
         runs = echo()
         next(runs)
         return runs
+
+
+def _usable(text: bytes) -> Manifest | None:
+    """The manifest; None where it cannot be used."""
+    with suppress(ManifestError):
+        return manifest.parse(text)
+    return None
 
 
 def _parse(text: bytes) -> Manifest:
