@@ -11,11 +11,24 @@ from dataclasses import dataclass
 from git_theta.errors import InputError
 from git_theta.names import shown_path
 
-__all__ = ["ATTRIBUTES", "FILE_NAME", "Line", "add", "escape_path", "is_complete", "parse", "remove"]
+__all__ = [
+    "ATTRIBUTES",
+    "FILE_NAME",
+    "MAX_FILE_BYTES",
+    "WORDS",
+    "Line",
+    "add",
+    "append",
+    "escape_path",
+    "is_complete",
+    "parse",
+    "remove",
+]
 
 FILE_NAME = ".gitattributes"
+MAX_FILE_BYTES = 100 * 2**20  # Git ignores larger ones
 ATTRIBUTES: Mapping[bytes, bytes] = {b"filter": b"theta", b"diff": b"theta", b"merge": b"theta", b"text": b"-text"}
-_WORDS = b"filter=theta diff=theta merge=theta -text"
+WORDS = b"filter=theta diff=theta merge=theta -text"
 _MACRO = b"[attr]"
 _MAX_LINE_BYTES = 2048  # Git 2.38.2 and later skip longer lines
 _BLANKS = b" \t\r\n"
@@ -103,16 +116,19 @@ def add(text: bytes, pattern: bytes) -> bytes:
 
     Raises InputError for a pattern that Git would not heed.
     """
+    same = [line for line in parse(text) if line.pattern == pattern and b"filter" in line.values]
+    return text if same and is_complete(same[-1]) else append(text, pattern, WORDS)
+
+
+def append(text: bytes, pattern: bytes, words: bytes) -> bytes:
+    """The text with one more line; raises InputError for a line that Git would not heed."""
     if pattern.startswith(b"!"):
         raise InputError(
             f"{shown_path(pattern)}: Git knows no negative patterns for attributes; to except files, set -filter"
         )
     if not pattern or pattern.startswith(_MACRO) or pattern.endswith(b"/"):
         raise InputError(f"'{shown_path(pattern)}' is a pattern that matches no file")
-    same = [line for line in parse(text) if line.pattern == pattern and b"filter" in line.values]
-    if same and is_complete(same[-1]):
-        return text
-    line = _quote(pattern) + b" " + _WORDS
+    line = _quote(pattern) + b" " + words
     if len(line) >= _MAX_LINE_BYTES:
         raise InputError(f"a pattern of {len(pattern)} bytes: Git skips lines of {_MAX_LINE_BYTES} bytes and more")
     ending = b"\r\n" if text.count(b"\r\n") * 2 > text.count(b"\n") else b"\n"

@@ -29,6 +29,7 @@ _VERBS = {
     "info": "info",
     "install": "install",
     "ls-files": "ls_files",
+    "migrate": "migrate",
     "pre-push": "pre_push",
     "prune": "prune",
     "pull": "pull",

@@ -1,15 +1,18 @@
 """The depot: where values are kept on this machine, as one thing to hand around."""
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from git_theta import libc
 from git_theta.catalogue import Catalogue
 from git_theta.config import Settings
-from git_theta.store import Store, open_store
+from git_theta.source import FileSource
+from git_theta.store import Store, open_store, reporting_full_disk
 
-__all__ = ["Depot", "open_depot"]
+__all__ = ["Depot", "open_depot", "spooled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +29,20 @@ def open_depot(theta_dir: Path, settings: Settings) -> Depot:
     libc.keep_freed()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start a thread per core, to no use here
     return Depot(open_store(theta_dir, settings), Catalogue(theta_dir / "catalogue.sqlite", settings.sharing), settings)
+
+
+@contextmanager
+def spooled(depot: Depot, head: Iterable[bytes], packets: Iterable[bytes]) -> Iterator[FileSource]:
+    """A temporary file that holds all of `head` and `packets`, gone afterwards."""
+    fd, path = depot.store.temporary()
+    try:
+        with reporting_full_disk(path.parent):
+            for runs in (head, packets):
+                for run in runs:
+                    view = memoryview(run)
+                    while view:
+                        view = view[os.write(fd, view) :]
+        yield FileSource(fd, str(path))
+    finally:
+        os.close(fd)
+        path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from git_theta import indexfile
 from git_theta.errors import InputError, RepositoryError
 from git_theta.names import shown_path
 
-__all__ = ["IndexEntry", "Repository", "blob_named", "discover", "run", "version"]
+__all__ = ["IndexEntry", "Repository", "blob_named", "complaint", "discover", "run", "version"]
 
 
 MAX_ARGUMENTS = 256
@@ -47,11 +47,11 @@ def run(
         raise RepositoryError("git is not on the PATH; install Git 2.25 or newer") from error
     if done.returncode not in accept:
         words = " ".join([word for word in arguments[:4] if word != "--literal-pathspecs"][:3])
-        raise RepositoryError(f"git {shown_path(words)} failed: {_complaint(done.stderr, done.returncode)}")
+        raise RepositoryError(f"git {shown_path(words)} failed: {complaint(done.stderr, done.returncode)}")
     return done.stdout
 
 
-def _complaint(stderr: bytes, code: int) -> str:
+def complaint(stderr: bytes, code: int) -> str:
     """The line of Git's that says what is wrong, and the command that has Git trust a repository of someone else."""
     said = stderr.decode("utf-8", "replace").strip().splitlines()
     grave = [line for line in said if line.startswith(("fatal: ", "error: "))]
@@ -147,6 +147,10 @@ class Repository:
     def unmerged(self) -> set[bytes]:
         """The paths that are in conflict."""
         return {row.partition(b"\t")[2] for row in self.git("ls-files", "-u", "-z").split(b"\0")[:-1]}
+
+    def head(self) -> str | None:
+        """The commit that is checked out; None where there is none yet."""
+        return self.git("rev-parse", "--verify", "--quiet", "HEAD", accept=(0, 1)).decode().strip() or None
 
     def blob_at(self, revision: str, path: bytes) -> str | None:
         """The oid of the blob at a path of a revision; None where there is none, or no such revision."""

@@ -21,8 +21,20 @@ from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryE
 from git_theta.git import Repository
 from git_theta.names import shown_path
 from git_theta.store import Store
+from git_theta.tensor import MAX_SIZE_BYTES
 
-__all__ = ["OLDEST", "advised", "fetch", "lacks", "pointer", "push", "version"]
+__all__ = [
+    "MAX_POINTER_BYTES",
+    "OLDEST",
+    "advised",
+    "fetch",
+    "lacks",
+    "own_store",
+    "parse_pointer",
+    "pointer",
+    "push",
+    "version",
+]
 
 OLDEST = (3, 3)
 _STORAGE = "theta"
@@ -33,6 +45,11 @@ _CONFIG = (
     "lfs.fetchinclude=",
     "-c",
     "lfs.fetchexclude=",
+)
+MAX_POINTER_BYTES = 1024
+_POINTER = re.compile(
+    rb"version (?:https://(?:git-lfs|hawser)\.github\.com/spec/v1|http://git-media\.io/v/2)\r?\n"
+    rb"oid sha256:([0-9a-f]{64})\r?\nsize ([0-9]{1,18})\s*\Z"
 )
 _ATTRIBUTES = b"* filter=lfs\n"
 _WHO = ("-c", "user.name=git-theta", "-c", "user.email=git-theta@localhost")
@@ -92,6 +109,18 @@ def pointer(oid: str, size: int) -> bytes:
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n".encode()
 
 
+def parse_pointer(text: bytes) -> tuple[str, int] | None:
+    """The oid and the size of what a pointer stands for; None for any other text, and for one with extensions."""
+    match = _POINTER.match(text)
+    return (match[1].decode(), int(match[2])) if match else None
+
+
+def own_store(repository: Repository) -> Store:
+    """The objects that git-lfs keeps for itself; they lie as ours do."""
+    given = repository.config("lfs").get("lfs.storage") or "lfs"
+    return Store(repository.common_dir / given, max_object_bytes=MAX_SIZE_BYTES, fsync=False)
+
+
 def push(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> None:
     """Send objects (oid to size in bytes) to a remote.
 
@@ -130,7 +159,9 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = _throwaway_objects(repository, Path(folder))
         tree = _pointer_tree(repository, wanted, environ)
-        _run(repository, ["fetch", "-I", "", "-X", "", _place(repository, remote), tree], remote, environ=environ)
+        arguments = ["fetch", "-I", "", "-X", "", _place(repository, remote), tree]
+        storage = _STORAGE if store.root == repository.theta_dir else None
+        _run(repository, arguments, remote, storage=storage, environ=environ)
     return store.missing(wanted)
 
 
@@ -208,11 +239,12 @@ def _run(
     arguments: Sequence[str],
     remote: str,
     *,
+    storage: str | None = _STORAGE,
     stdin: bytes = b"",
     environ: Mapping[str, str] | None = None,
 ) -> None:
-    """`git lfs <arguments>` with our store; raises TransferError with its reason."""
-    done = _call(repository, ["lfs", *arguments], stdin=stdin, environ=environ)
+    """`git lfs <arguments>`, with our store unless `storage` is another; raises TransferError with its reason."""
+    done = _call(repository, ["lfs", *arguments], storage=storage, stdin=stdin, environ=environ)
     if done.returncode:
         full = next((words for words in _FULL if words in done.stderr.lower()), None)
         if full and arguments[0] == "fetch":
@@ -224,16 +256,17 @@ def _call(
     repository: Repository,
     arguments: Sequence[str],
     *,
-    storage: str = _STORAGE,
+    storage: str | None = _STORAGE,
     stdin: bytes = b"",
     environ: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """`git <arguments>`, its progress on our stderr if that is a terminal."""
+    """`git <arguments>` with git-lfs' objects in `storage`, by default its own; progress goes to a terminal's stderr."""
     shows = sys.stderr.isatty()
     variables = {**os.environ, **(environ or {}), **({"GIT_LFS_FORCE_PROGRESS": "1"} if shows else {})}
+    where = () if storage is None else ("-c", f"lfs.storage={storage}")
     # git-lfs' own smudge and hooks have no part in this; a terminal prompt would wait for someone who is not asked.
     return subprocess.run(
-        ["git", "-c", f"lfs.storage={storage}", *_CONFIG, *arguments],
+        ["git", *where, *_CONFIG, *arguments],
         cwd=repository.base,
         input=stdin,
         # Our stdout may be Git's filter protocol.

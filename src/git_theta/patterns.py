@@ -5,15 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from git_theta import attributes
-from git_theta.attributes import ATTRIBUTES, FILE_NAME
+from git_theta.attributes import ATTRIBUTES, FILE_NAME, MAX_FILE_BYTES
 from git_theta.errors import InputError, RepositoryError
 from git_theta.git import Repository
 from git_theta.names import shown_path
 from git_theta.worktree import replacing
 
 __all__ = ["edit", "filters", "find", "pattern_of", "read"]
-
-MAX_FILE_BYTES = 100 * 2**20  # Git ignores larger ones
 
 
 def pattern_of(argument: str, cwd: Path) -> bytes:

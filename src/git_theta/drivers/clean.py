@@ -12,20 +12,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 
 from git_theta import checkpoint, manifest, rebuild
-from git_theta.depot import Depot
+from git_theta.depot import Depot, spooled
 from git_theta.drivers.meter import Meter
 from git_theta.errors import LaterVersionError, ManifestError
 from git_theta.git import Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown
 from git_theta.source import BytesSource, FileSource, Source
-from git_theta.store import reporting_full_disk
 
-__all__ = ["Cleaner", "is_too_long_to_hold", "spooled"]
+__all__ = ["Cleaner", "is_too_long_to_hold"]
 
 _HELD_BYTES = 2**20
 _BLOCK_BYTES = 2**20
@@ -170,20 +168,3 @@ def _copied(source: FileSource, size: int, unequal: bytes) -> Iterator[bytes]:
     for offset in range(0, size, _BLOCK_BYTES):
         yield source.read(offset, min(_BLOCK_BYTES, size - offset))
     yield unequal
-
-
-@contextmanager
-def spooled(depot: Depot, head: Iterable[bytes], packets: Iterable[bytes]) -> Iterator[FileSource]:
-    """A temporary file that holds all of `head` and `packets`, gone afterwards."""
-    fd, path = depot.store.temporary()
-    try:
-        with reporting_full_disk(path.parent):
-            for runs in (head, packets):
-                for run in runs:
-                    view = memoryview(run)
-                    while view:
-                        view = view[os.write(fd, view) :]
-        yield FileSource(fd, str(path))
-    finally:
-        os.close(fd)
-        Path(path).unlink(missing_ok=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from git_theta import manifest, rebuild, transfer, worktree
-from git_theta.depot import Depot
-from git_theta.drivers.clean import is_too_long_to_hold, spooled
+from git_theta.depot import Depot, spooled
+from git_theta.drivers.clean import is_too_long_to_hold
 from git_theta.drivers.meter import Meter
 from git_theta.errors import ManifestError, ThetaError
 from git_theta.git import Repository
