@@ -137,8 +137,8 @@ def fetch(conversion: Conversion, repository: Repository, remote: str | None, *,
         return
     if skip:
         raise MissingObjectError(
-            f"{len(missing)} objects are not on this machine, the first is {next(iter(missing))}; without --skip-fetch "
-            "they are fetched; nothing was rewritten"
+            f"object {next(iter(missing))} is not on this machine, nor are {len(missing) - 1} others that are needed; "
+            "without --skip-fetch they are fetched; nothing was rewritten"
         )
     transfer.fetch(repository, missing, store, remote)
 

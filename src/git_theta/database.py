@@ -53,11 +53,12 @@ class Database:
         self._stack = ExitStack()
         self._running: dict[tuple[str, ...], Process] = {}
         self._scratch = Path()
+        self._fd = -1
 
     def __enter__(self) -> "Database":
-        fd, self._scratch = self._store.temporary()
-        os.close(fd)
+        self._fd, self._scratch = self._store.temporary()
         self._stack.callback(self._scratch.unlink, missing_ok=True)
+        self._stack.callback(os.close, self._fd)
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -104,8 +105,12 @@ class Database:
 
     def write(self, content: bytes, kind: str) -> str:
         """Write an object; its oid."""
+        view = memoryview(content)
         with reporting_full_disk(self._scratch.parent):
-            self._scratch.write_bytes(content)
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            os.ftruncate(self._fd, len(content))
         return self.write_file(self._scratch, kind)
 
     def write_file(self, path: Path, kind: str = "blob") -> str:

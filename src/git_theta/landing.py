@@ -44,8 +44,9 @@ def check_clean(repository: Repository) -> None:
     """Raise RepositoryError if a tracked file has changes that are not committed."""
     changes = repository.changes()
     if changes:
+        files = "1 file" if len(changes) == 1 else f"{len(changes)} files"
         raise RepositoryError(
-            f"{shown_path(next(iter(changes)))}: it has changes that are not committed ({len(changes)} files have); "
+            f"{shown_path(next(iter(changes)))}: it has changes that are not committed ({files}); "
             "commit or stash them; nothing was rewritten"
         )
 
@@ -79,7 +80,7 @@ def resume(repository: Repository) -> None:
     stamps = {name: tuple(stamp) if stamp else None for name, stamp in found["stamps"].items()}
     if repository.head() == found["new"]:
         finish(repository, Landing(found["old"], found["new"], stamps))
-    path.unlink()
+    path.unlink(missing_ok=True)
 
 
 def finish(repository: Repository, landing: Landing) -> None:

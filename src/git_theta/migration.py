@@ -151,6 +151,8 @@ def _commits(repository: Repository, revisions: Revisions) -> dict[str, None]:
         include = [head]
     if not revisions.everything and not revisions.pushed:
         exclude += repository.git("for-each-ref", "--format=%(objectname)", "refs/remotes/").decode().split()
+    if not include:
+        return {}
     asked = "".join([*(f"{oid}\n" for oid in include), *(f"^{oid}\n" for oid in exclude)]).encode()
     listing = git.run(
         ["rev-list", "--topo-order", "--reverse", "--stdin"], cwd=repository.base, stdin=asked, environ=TRUE_HISTORY
@@ -186,13 +188,14 @@ def _move(repository: Repository, moves: Mapping[_Ref, str]) -> str:
     kept = repository.git("for-each-ref", "--format=%(refname)", BACKUPS).decode("utf-8", "surrogateescape").split()
     numbers = [int(word) for name in kept if (word := name.removeprefix(BACKUPS).split("/")[0]).isdecimal()]
     backup = f"{BACKUPS}{max(numbers, default=0) + 1}"
-    orders = b""
+    # Or Git would carry out what it was told until this process was killed.
+    orders = b"start\0"
     for ref, made in moves.items():
         orders += os.fsencode(f"create {backup}/{ref.name.removeprefix('refs/')}\0{ref.oid}\0")
         orders += os.fsencode(f"update {ref.name}\0{made}\0{ref.oid}\0")
     if arriving:
         landing.note(repository, arriving)
-    repository.git("update-ref", "-m", "git theta migrate", "-z", "--stdin", stdin=orders)
+    repository.git("update-ref", "-m", "git theta migrate", "-z", "--stdin", stdin=orders + b"commit\0")
     if arriving:
         try:
             landing.finish(repository, arriving)

@@ -20,7 +20,7 @@ class Process:
     """
 
     def __init__(self, arguments: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> None:
-        self._name = arguments[0]
+        self._name = arguments[2 if arguments[0] == "-c" else 0]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # it is closed with the process
         self._process = subprocess.Popen(
             ["git", *arguments],

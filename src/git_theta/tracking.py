@@ -46,7 +46,7 @@ def untracking(include: Sequence[bytes], exclude: Sequence[bytes]) -> Edit:
         for pattern in include or _tracked(text):
             if not folder or b"/" not in pattern or not include:
                 text = attributes.remove(text, pattern)
-        if _tracked(text):
+        if any(line.values.get(b"filter", b"!filter") != b"!filter" for line in attributes.parse(text)):
             text = _ruled(text, _rules(folder, include, (), paths, _NO_WORDS, WORDS))
         return text
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from git_theta import installation
+from git_theta.attributes import FILE_NAME
 from git_theta.commands import output
 from git_theta.commands.place import Place, open_place
 from git_theta.errors import InputError, RepositoryError
@@ -26,6 +27,7 @@ _UNITS: dict[str, int] = {"": 1, "b": 1} | {
     for power, letter in enumerate("kmgt", start=1)
     for unit, base in ((letter, 1024), (f"{letter}ib", 1024), (f"{letter}b", 1000))
 }
+_MOST = 10
 _SIZE = re.compile(r"([0-9]{1,15}) ?([a-z]*)\Z", re.IGNORECASE)
 
 
@@ -76,6 +78,7 @@ def import_(above: int, include: tuple[str, ...], exclude: tuple[str, ...], **op
     """Convert files and LFS pointers to checkpoints, and track them in .gitattributes from their first commit on."""
     from git_theta.conversion import Import
     from git_theta.migration import Files
+    from git_theta.selection import Selection
     from git_theta.tracking import tracking
 
     place = open_place()
@@ -84,6 +87,9 @@ def import_(above: int, include: tuple[str, ...], exclude: tuple[str, ...], **op
     if place.repository.worktree and not installation.is_installed(place.repository):
         raise RepositoryError("Git does not know git-theta yet; run: git theta install")
     wanted, spared = _patterns(include), _patterns(exclude)
+    with Selection(place.repository, wanted, spared) as selection:
+        if not above and selection.has(FILE_NAME.encode()):
+            raise InputError(f"with this pattern {FILE_NAME} would be a checkpoint itself; choose a narrower one")
     # By its size a file is tracked alone: the next that matches may be a small one.
     files = Files(wanted or [b"*"], spared, tracking([] if above else wanted, spared))
     _migrate(place, files, lambda depot: Import(place.repository, depot, above), **options)
@@ -139,7 +145,7 @@ def _migrate(
         print("nothing to migrate: no such file in these commits")
         return
     print(f"converted {output.count(done.files, 'version')} of files ({output.size(done.size_bytes)})")
-    print(f"rewrote {output.count(len(done.commits), 'commit')}; moved {', '.join(map(_short, done.refs))}")
+    print(f"rewrote {output.count(len(done.commits), 'commit')}; moved {_listed(done.refs)}")
     if done.unsigned:
         print(f"{output.count(done.unsigned, 'signature')} lost: what they vouched for has changed")
     print(f"the old history is kept under {done.backup}")
@@ -166,5 +172,6 @@ def _report(commit: str, path: bytes) -> None:
     print(f"{commit} {shown_path(path)}")
 
 
-def _short(ref: str) -> str:
-    return shown_path(ref.removeprefix("refs/heads/").removeprefix("refs/"))
+def _listed(refs: Sequence[str]) -> str:
+    names = [shown_path(ref.removeprefix("refs/heads/").removeprefix("refs/")) for ref in refs]
+    return ", ".join([*names[:_MOST], *([f"and {len(names) - _MOST:,} others"] if len(names) > _MOST else [])])
