@@ -193,10 +193,11 @@ def test_every_command_and_option_is_documented() -> None:
     sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
     for name, command in commands().items():
         section = next(body for title, body in sections.items() if f"git theta {name}" in title.split(", "))
-        for parameter in command.params:
+        verbs = command.commands.values() if isinstance(command, click.Group) else ()
+        for parameter in (parameter for verb in (command, *verbs) for parameter in verb.params):
             for spelling in (*parameter.opts, *parameter.secondary_opts) if isinstance(parameter, click.Option) else ():
                 assert f"`{spelling}" in section, (name, spelling)
-        assert command.help
+        assert all(verb.help for verb in (command, *verbs))
     for option in ("--version", "-h", "--help"):
         assert f"`{option}`" in text
 
