@@ -41,8 +41,11 @@ def untracking(include: Sequence[bytes], exclude: Sequence[bytes]) -> Edit:
     """For an export: `include`, or everything without it, is tracked no more, but for `exclude`."""
 
     def edit(text: bytes, folder: bytes, paths: Sequence[bytes]) -> bytes:
+        if exclude and include:
+            return _ruled(text, _rules(folder, include, exclude, paths, _NO_WORDS, WORDS))
         if exclude:
-            return _ruled(text, _rules(folder, include or [b"*"], exclude, paths, _NO_WORDS, WORDS))
+            rules = [(pattern, _NO_WORDS) for pattern in _tracked(text)]
+            return _ruled(text, rules + [(pattern, WORDS) for pattern in _fitting(folder, exclude)]) if rules else text
         for pattern in include or _tracked(text):
             if not folder or b"/" not in pattern or not include:
                 text = attributes.remove(text, pattern)
@@ -65,19 +68,22 @@ def _rules(
     words: bytes,
     spared: bytes,
 ) -> list[_Rule]:
-    """The lines for a folder's file; a pattern with a slash is the root's, and its files are named one by one below."""
-
-    def fitting(patterns: Sequence[bytes]) -> list[bytes]:
-        return [pattern for pattern in patterns if not folder or b"/" not in pattern]
-
-    rules = [(pattern, words) for pattern in fitting(include)]
+    """The lines for a folder's file; of a pattern that holds at the root alone, the files are named one by one."""
+    rules = [(pattern, words) for pattern in _fitting(folder, include)]
     if len(rules) < max(1, len(include)):
         rules += [(b"/" + attributes.escape_path(path[len(folder) :]), words) for path in paths]
-    return rules + [(pattern, spared) for pattern in fitting(exclude)]
+    return rules + [(pattern, spared) for pattern in _fitting(folder, exclude)]
+
+
+def _fitting(folder: bytes, patterns: Sequence[bytes]) -> list[bytes]:
+    """The patterns that mean the same in a folder as at the root: those without a slash."""
+    return [pattern for pattern in patterns if not folder or b"/" not in pattern]
 
 
 def _ruled(text: bytes, rules: Sequence[_Rule]) -> bytes:
     """The text with these lines at its end; the same text if it has them, and what comes after says the same."""
+    if not rules:
+        return text
     wanted = [(pattern, tuple(words.split())) for pattern, words in rules]
     known = {pattern for pattern, _ in wanted}
     said = [(line.pattern, line.words) for line in attributes.parse(text) if b"filter" in line.values]

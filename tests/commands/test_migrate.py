@@ -251,6 +251,44 @@ def test_above_tracks_each_file_that_is_large(repo: Repo) -> None:
     assert_clean(repo)
 
 
+def test_above_without_a_large_file_left(repo: Repo) -> None:
+    repo.write("big.st", noise(3000))
+    repo.write(".gitattributes", b"*.txt -filter\n")
+    repo.commit()
+    repo.git("rm", "--quiet", "big.st")
+    repo.commit()
+    repo.ok("migrate", "import", "--above", "2kb")
+    assert content(repo, "HEAD", ".gitattributes") == b"*.txt -filter\n"
+    assert_clean(repo)
+
+
+def test_export_but_for_some(repo: Repo) -> None:
+    for number, name in enumerate(("a.st", "x/b.st", "x/c.st")):
+        repo.write(name, model(number))
+    repo.write(".gitattributes", b"* text=auto\n")
+    repo.write("x/.gitattributes", b"/b.st filter=lfs\n")
+    repo.git("add", "--all")
+    repo.git("-c", "filter.lfs.clean=cat", "commit", "--quiet", "-m", "a commit")
+    repo.ok("migrate", "import", "-I", "/a.st,x/*.st")
+    assert filters(repo, "a.st", "x/b.st", "x/c.st") == ["theta", "theta", "theta"]
+    assert_clean(repo)
+    repo.ok("migrate", "export", "-X", "a.st")
+    assert filters(repo, "a.st", "x/b.st", "x/c.st") == ["theta", "unspecified", "unspecified"]
+    assert [is_manifest(repo, "HEAD", name) for name in ("a.st", "x/b.st", "x/c.st")] == [True, False, False]
+    assert content(repo, "HEAD", ".gitattributes").startswith(b"* text=auto\n")
+    assert_clean(repo)
+
+
+def test_old_history_comes_back(repo: Repo) -> None:
+    grown(repo)
+    before = refs(repo)
+    repo.ok("migrate", "import", "-I", ST)
+    repo.git("reset", "--quiet", "--hard", "refs/theta/migrated/1/heads/main")
+    assert refs(repo) == before
+    assert repo.read("a.st") == model(2)
+    assert_clean(repo)
+
+
 def test_sizes_that_are_none(repo: Repo) -> None:
     grown(repo, 1)
     for size in ("much", "1 parsec", "-1"):
