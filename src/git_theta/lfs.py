@@ -260,7 +260,7 @@ def _call(
     stdin: bytes = b"",
     environ: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """`git <arguments>` with git-lfs' objects in `storage`, its own for None; its progress on our stderr, if a terminal."""
+    """`git <arguments>`, git-lfs' objects being in `storage` or its own; its progress on our stderr if a terminal."""
     shows = sys.stderr.isatty()
     variables = {**os.environ, **(environ or {}), **({"GIT_LFS_FORCE_PROGRESS": "1"} if shows else {})}
     where = () if storage is None else ("-c", f"lfs.storage={storage}")

@@ -16,9 +16,9 @@ from git_theta.errors import InputError, RepositoryError
 from git_theta.names import shown_path
 
 if TYPE_CHECKING:
-    from git_theta.conversion import Conversion
     from git_theta.depot import Depot
-    from git_theta.migration import Files, Revisions
+    from git_theta.migration.conversion import Conversion
+    from git_theta.migration.migrate import Files, Revisions
 
 __all__ = ["command"]
 
@@ -76,10 +76,10 @@ def command() -> None:
 @_shared
 def import_(above: int, include: tuple[str, ...], exclude: tuple[str, ...], **options: Any) -> None:
     """Convert files and LFS pointers to checkpoints, and track them in .gitattributes from their first commit on."""
-    from git_theta.conversion import Import
-    from git_theta.migration import Files
-    from git_theta.selection import Selection
-    from git_theta.tracking import tracking
+    from git_theta.migration.conversion import Import
+    from git_theta.migration.migrate import Files
+    from git_theta.migration.selection import Selection
+    from git_theta.migration.tracking import tracking
 
     place = open_place()
     if not include and not above:
@@ -99,9 +99,9 @@ def import_(above: int, include: tuple[str, ...], exclude: tuple[str, ...], **op
 @_shared
 def export(include: tuple[str, ...], exclude: tuple[str, ...], **options: Any) -> None:
     """Convert checkpoints, all unless --include is given, to the files that they are, and track them no more."""
-    from git_theta.conversion import Export
-    from git_theta.migration import Files
-    from git_theta.tracking import untracking
+    from git_theta.migration.conversion import Export
+    from git_theta.migration.migrate import Files
+    from git_theta.migration.tracking import untracking
 
     place = open_place()
     wanted, spared = _patterns(include), _patterns(exclude)
@@ -123,14 +123,14 @@ def _migrate(
     object_map: str | None,
     verbose: bool,
 ) -> None:
-    from git_theta import conversion, migration
     from git_theta.depot import open_depot
+    from git_theta.migration import conversion, migrate
 
     revisions = _revisions(branch, include_ref, exclude_ref, everything=everything)
     depot = open_depot(place.repository.theta_dir, place.settings())
     with closing(depot.catalogue):
         work = direction(depot)
-        done = migration.migrate(
+        done = migrate.migrate(
             place.repository,
             depot,
             revisions,
@@ -154,7 +154,7 @@ def _migrate(
 def _revisions(
     branch: tuple[str, ...], include_ref: tuple[str, ...], exclude_ref: tuple[str, ...], *, everything: bool
 ) -> "Revisions":
-    from git_theta.migration import Revisions
+    from git_theta.migration.migrate import Revisions
 
     if everything and (branch or include_ref or exclude_ref):
         raise InputError("--everything is all branches and tags; leave out the others")

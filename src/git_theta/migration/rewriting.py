@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from git_theta.attributes import FILE_NAME, MAX_FILE_BYTES
-from git_theta.database import Database, Entry
 from git_theta.errors import RepositoryError
+from git_theta.migration.database import Database, Entry
+from git_theta.migration.selection import Selection
+from git_theta.migration.tracking import Edit
 from git_theta.names import shown_path
-from git_theta.selection import Selection
-from git_theta.tracking import Edit
 
 __all__ = ["Rewriter", "candidates"]
 

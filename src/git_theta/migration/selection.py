@@ -8,7 +8,7 @@ from pathlib import Path
 
 from git_theta import attributes
 from git_theta.git import Repository
-from git_theta.process import Process
+from git_theta.migration.process import Process
 
 __all__ = ["Selection"]
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import pytest
 
 from git_theta.config import Settings
-from git_theta.database import Database, Entry
 from git_theta.errors import RepositoryError
 from git_theta.git import discover
+from git_theta.migration.database import Database, Entry
 from git_theta.store import Store
 from tests.checkpoints import leftovers
 from tests.repositories import Repo

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from git_theta import checkpoint, history, lfs, manifest, rebuild, transfer
-from git_theta.database import Database
 from git_theta.depot import Depot, spooled
 from git_theta.errors import DamagedObjectError, ManifestError, MissingObjectError
 from git_theta.git import Repository
 from git_theta.lfs import MAX_POINTER_BYTES
 from git_theta.manifest import MAX_MANIFEST_BYTES
+from git_theta.migration.database import Database
 from git_theta.names import shown_path
 from git_theta.source import BytesSource, FileSource, Source
 from git_theta.store import Store

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from git_theta.errors import RepositoryError
 from git_theta.git import Repository
-from git_theta.process import Process
+from git_theta.migration.process import Process
 from git_theta.store import Store, reporting_full_disk
 
 __all__ = ["TRUE_HISTORY", "Database", "Entry"]

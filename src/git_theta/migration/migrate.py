@@ -12,16 +12,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from git_theta import git, landing, worktree
-from git_theta.conversion import Conversion
-from git_theta.database import TRUE_HISTORY, Database
+from git_theta import git, worktree
 from git_theta.depot import Depot
 from git_theta.errors import InputError, RepositoryError
 from git_theta.git import Repository, blob_named
+from git_theta.migration import landing
+from git_theta.migration.conversion import Conversion
+from git_theta.migration.database import TRUE_HISTORY, Database
+from git_theta.migration.rewriting import Rewriter, candidates
+from git_theta.migration.selection import Selection
+from git_theta.migration.tracking import Edit
 from git_theta.names import shown_path
-from git_theta.rewriting import Rewriter, candidates
-from git_theta.selection import Selection
-from git_theta.tracking import Edit
 
 __all__ = ["BACKUPS", "Files", "Outcome", "Revisions", "migrate"]
 
