@@ -238,12 +238,15 @@ class Repository:
             start = end + 2 + size
         return contents
 
-    def write_blobs(self, contents: Iterable[bytes], environ: Mapping[str, str] | None = None) -> list[str]:
-        """Write blobs into the object database, many of them as one pack; their oids, in that order."""
+    def write_blobs(
+        self, contents: Iterable[bytes], environ: Mapping[str, str] | None = None, *, loose: bool = False
+    ) -> list[str]:
+        """Write blobs into the object database, many of them as one pack unless `loose`; their oids, in that order."""
         stream = bytearray()
         for content in contents:
             stream += b"blob\nmark :1\ndata %d\n%s\nget-mark :1\n" % (len(content), content)
-        words = ["fast-import", "--quiet", "--done"]
+        limit = ("-c", f"fastimport.unpackLimit={2**31 - 1}") if loose else ()
+        words = [*limit, "fast-import", "--quiet", "--done"]
         return run(words, cwd=self.base, stdin=bytes(stream + b"done\n"), environ=environ).decode().split()
 
     def stream_blobs(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:

@@ -229,7 +229,8 @@ def _throwaway_objects(repository: Repository, folder: Path) -> dict[str, str]:
 def _pointer_tree(repository: Repository, objects: Mapping[str, int], environ: Mapping[str, str]) -> str:
     """The oid of a tree of pointers, which `git lfs fetch` takes for that of a commit."""
     files = {".gitattributes": _ATTRIBUTES, **{oid: pointer(oid, size) for oid, size in objects.items()}}
-    blobs = repository.write_blobs(files.values(), environ)
+    # git-lfs takes 2 ms to read a blob from a pack, and a quarter of that to read a loose one.
+    blobs = repository.write_blobs(files.values(), environ, loose=True)
     rows = [f"100644 blob {blob}\t{name}\n" for name, blob in zip(files, blobs, strict=True)]
     return git.run(["mktree"], cwd=repository.base, stdin="".join(rows).encode(), environ=environ).decode().strip()
 
