@@ -81,16 +81,18 @@ def add(repository: Repository) -> bool:
             f"{shown_path(str(hook))}: this hook is a file of the project (core.hooksPath); add to it, before anything "
             f'that reads its input: git theta pre-push "$@"'
         )
+    aside = hook.with_name(ASIDE)
     try:
         hook.parent.mkdir(parents=True, exist_ok=True)
         if not old:
-            new = f"#!/bin/sh\n{block}{_LFS}"
+            # A process that was killed after it had moved the hook aside has left that one alone.
+            new = f"#!/bin/sh\n{block}{_ASIDE.format(aside=ASIDE) if aside.exists() else _LFS}"
         elif _BLOCK.search(text):
             new = _BLOCK.sub(lambda _: block, text, count=1)
         elif (shebang := _SHELL.match(old)) and os.access(hook, os.X_OK):
             new = text[: shebang.end()] + block + text[shebang.end() :]
         else:
-            hook.replace(hook.with_name(ASIDE))
+            hook.replace(aside)
             new = f"#!/bin/sh\n{block}{_ASIDE.format(aside=ASIDE)}"
         _write(hook, new)
     except OSError as error:

@@ -95,6 +95,16 @@ def test_hook_of_someone_elses_runs_with_its_arguments_and_input(light: Site, te
     assert {path.name for path in hook.parent.glob("pre-push*")} - {"pre-push.sample"} == {"pre-push"}
 
 
+def test_hook_that_a_killed_process_has_moved_aside_still_runs(light: Site) -> None:
+    hook = put(light.repo, PYTHON)
+    hook.rename(hook.with_name(hooks.ASIDE))
+    assert add(light.repo)
+    light.repo.git("push", "--quiet", "origin", "main")
+    assert light.repo.read("hook.txt").decode().splitlines()[0] == f"origin {light.remote.path}"
+    assert hooks.remove(discover(light.repo.path))
+    assert hook.read_text() == PYTHON
+
+
 @pytest.mark.parametrize("text", [SHELL, PYTHON], ids=["sh", "python"])
 def test_input_without_a_line_stays_without_one(light: Site, text: str) -> None:
     light.repo.git("push", "--quiet", "origin", "main")
