@@ -341,3 +341,14 @@ for count in range(1, 200):
         }
         with opened(folder) as depot:
             assert content_of(take(CONTENT, depot), depot) == CONTENT
+
+
+def test_removes_an_object_unless_it_has_become_young(store: Store) -> None:
+    [piece] = _put(store, b"data")
+    os.utime(store.path(piece.oid), (1000, 1000))
+    assert not store.remove(piece.oid, 1000)
+    assert _read(store, piece) == b"data"
+    assert store.remove(piece.oid, 1001)
+    assert not store.has(piece.oid, piece.size)
+    assert not store.remove(piece.oid, 1001)
+    assert leftovers(store.root) == []

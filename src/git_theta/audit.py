@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "needs",
     "not_fetched",
+    "remove",
     "set_aside",
     "spare",
     "sufferers",
@@ -133,7 +134,10 @@ def spare(repository: Repository, store: Store, needed: Mapping[str, int], remot
     limit = time.time() - YOUNG_S
     for path in store.objects():
         if path.name not in needed:
-            status = path.stat()
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # another prune was faster
+                continue
             if status.st_mtime > limit:
                 found.young[path.name] = status.st_size
             elif path.name in kept_there:
@@ -141,3 +145,9 @@ def spare(repository: Repository, store: Store, needed: Mapping[str, int], remot
             else:
                 found.only_here[path.name] = status.st_size
     return found
+
+
+def remove(objects: Mapping[str, int], store: Store) -> dict[str, int]:
+    """Remove objects, but for those that another process has taken into use since they were found; the removed ones."""
+    limit = time.time() - YOUNG_S
+    return {oid: size for oid, size in objects.items() if store.remove(oid, limit)}

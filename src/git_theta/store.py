@@ -80,6 +80,23 @@ class Store:
                 writer.write(block)
             writer.finish()
 
+    def remove(self, oid: str, before: float) -> bool:
+        """Remove an object that was last made young before a time; whether it was there and is gone.
+
+        Whoever takes it into use meanwhile makes it young, and then either it is given its name back or was not found.
+        """
+        path, aside = self.path(oid), self._new_temporary()
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(aside)
+        except FileNotFoundError:
+            return False
+        if aside.stat().st_mtime < before:
+            aside.unlink()
+            return True
+        aside.replace(path)
+        return False
+
     def objects(self) -> Iterator[Path]:
         """The files of all objects that are here."""
         for path in (self.root / "objects").glob("??/??/*"):
@@ -135,8 +152,8 @@ class Store:
 
     def temporary(self) -> tuple[int, Path]:
         """A new empty file under `theta/tmp`, open for reading and writing, and its path."""
-        folder = self.root / "tmp"
-        path = folder / f"git-theta-{os.getpid()}-{secrets.token_hex(8)}"
+        path = self._new_temporary()
+        folder = path.parent
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
             with reporting_full_disk(self.root):
@@ -146,6 +163,9 @@ class Store:
             raise RepositoryError(
                 f"{folder}: it cannot be written to ({error.strerror}); check its owner and permissions"
             ) from error
+
+    def _new_temporary(self) -> Path:
+        return self.root / "tmp" / f"git-theta-{os.getpid()}-{secrets.token_hex(8)}"
 
     def _sweep(self) -> None:
         """Remove what killed processes left; a file younger than a day may belong to a running one."""

@@ -37,11 +37,15 @@ class Command:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all of its processes, if it still runs."""
+        # Nobody has waited for it then, so that its number is nobody else's.
+        if self.is_running():
+            os.killpg(self._process.pid, number)
+
     def kill(self) -> bool:
         """Kill what still runs; whether that is what ended the command."""
-        # Nobody has waited for it, so that its number is nobody else's.
-        if self.is_running():
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         return self.end()[0] == -signal.SIGKILL
 
     def end(self) -> tuple[int, str]:

@@ -27,8 +27,7 @@ def command(dry_run: bool, force: bool) -> None:
     spare = audit.spare(place.repository, store, needed.objects, transfer.remotes(place.repository))
     doomed = spare.elsewhere | (spare.only_here if force else {})
     if not dry_run:
-        for oid in doomed:
-            store.path(oid).unlink(missing_ok=True)
+        doomed = audit.remove(doomed, store)
     verb = "would remove" if dry_run else "removed"
     print(f"{verb} {output.count(len(doomed), 'object')} ({output.size(sum(doomed.values()))})")
     if spare.only_here and not force:
