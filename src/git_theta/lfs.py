@@ -149,8 +149,8 @@ def push(repository: Repository, remote: str, objects: Mapping[str, int], store:
 def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> dict[str, int]:
     """Fetch objects (oid to size in bytes) from a remote; the ones that are still missing afterwards.
 
-    git-lfs checks the hash of a download before it gets its name. Raises TransferError where it failed; some may have
-    come nevertheless.
+    git-lfs checks the hash of a download before it gets its name. Raises TransferError where it failed, SpaceError or
+    RepositoryError where our own disk is why; some may have come nevertheless.
     """
     wanted = store.missing(dict(objects))
     if not wanted:
@@ -161,7 +161,11 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
         tree = _pointer_tree(repository, wanted, environ)
         arguments = ["fetch", "-I", "", "-X", "", _place(repository, remote), tree]
         storage = _STORAGE if store.root == repository.theta_dir else None
-        _run(repository, arguments, remote, storage=storage, environ=environ)
+        try:
+            _run(repository, arguments, remote, storage=storage, environ=environ)
+        except TransferError:
+            store.check_writable()  # git-lfs may say no more of it than "EOF"
+            raise
     return store.missing(wanted)
 
 

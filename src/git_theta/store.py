@@ -91,11 +91,12 @@ class Store:
             path.rename(aside)
         except FileNotFoundError:
             return False
-        if aside.stat().st_mtime < before:
+        with contextlib.suppress(FileNotFoundError):  # a writer has swept it
+            if aside.stat().st_mtime >= before:
+                aside.replace(path)
+                return False
             aside.unlink()
-            return True
-        aside.replace(path)
-        return False
+        return True
 
     def objects(self) -> Iterator[Path]:
         """The files of all objects that are here."""
@@ -106,6 +107,12 @@ class Store:
     def missing(self, objects: dict[str, int]) -> dict[str, int]:
         """Those of the objects (oid to size in bytes) that are not here."""
         return {oid: size for oid, size in objects.items() if not self.has(oid, size)}
+
+    def check_writable(self) -> None:
+        """Raise RepositoryError where the permissions let nothing be put here."""
+        for folder in (self.root, self.root / "objects", self.root / "tmp"):
+            if folder.is_dir() and not os.access(folder, os.W_OK):
+                raise RepositoryError(f"{folder}: it cannot be written to; check its owner and permissions")
 
     def writer(self) -> "PayloadWriter":
         """A writer for one payload; leaving its `with` block without `finish` leaves nothing behind."""

@@ -185,7 +185,8 @@ def replacing(path: Path, mode: int, folder: Path | None = None) -> Iterator[int
     """A new file, given by its descriptor, that takes the place of `path` if the block ends without an error.
 
     `mode` goes through the umask. Missing directories are made. The file lies in `folder` for the time being if it can
-    be renamed from there: what a killed process leaves beside the path, the next `git add .` would take for a file.
+    be written there and renamed from there: what a killed process leaves beside the path, the next `git add .` would
+    take for a file.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
@@ -212,7 +213,7 @@ def replacing(path: Path, mode: int, folder: Path | None = None) -> Iterator[int
 def _temporary(path: Path, folder: Path | None) -> Path:
     if folder is not None:
         with suppress(OSError):
-            if folder.stat().st_dev == path.parent.stat().st_dev:
+            if folder.stat().st_dev == path.parent.stat().st_dev and os.access(folder, os.W_OK):
                 return folder / f"git-theta-{os.getpid()}-{secrets.token_hex(8)}"
     return path.with_name(_temporary_prefix(path) + secrets.token_hex(8))
 
