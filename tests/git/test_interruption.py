@@ -9,7 +9,6 @@ import random
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import pytest
 
 from git_theta import manifest
 from tests.checkpoints import Tensor, leftovers, linux_only, noise, safetensors, weights
+from tests.confined import NO_OVERRIDE, SMALL_FILES, TINY_FILES, run_confined
 from tests.git.kinds import layers
 from tests.repositories import Repo, model, scripts_path
 
@@ -148,24 +148,6 @@ def test_killed_spooling_leaves_no_spool(slow: Repo, number: signal.Signals) -> 
             process.communicate(timeout=SECONDS)
     assert leftovers(theta) == []
     assert slow.objects() == []
-
-
-# Files may have so many bytes; and not even root may then write where the permissions do not let it, which takes
-# PR_CAPBSET_DROP of CAP_DAC_OVERRIDE.
-SMALL_FILES = "resource.setrlimit(resource.RLIMIT_FSIZE, 2 * (2**21,))"
-TINY_FILES = "resource.setrlimit(resource.RLIMIT_FSIZE, 2 * (2**16,))"
-NO_OVERRIDE = "os.geteuid() or ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)"
-
-
-def run_confined(repo: Repo, limit: str, *argv: str) -> tuple[int, str, list[str]]:
-    """A command under a limit: its exit code, its stderr, and the lines of it that are Git-Theta's."""
-    program = (
-        f"import ctypes, os, resource, signal, sys; {limit}; "
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); os.execvp(sys.argv[1], sys.argv[1:])"
-    )
-    done = subprocess.run([sys.executable, "-c", program, *argv], cwd=repo.path, capture_output=True, check=False)
-    stderr = done.stderr.decode()
-    return done.returncode, stderr, [line for line in stderr.splitlines() if line.startswith("git-theta: ")]
 
 
 @posix_only

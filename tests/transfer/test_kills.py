@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from git_theta import manifest
-from tests.checkpoints import safetensors, weights
+from git_theta.errors import ChangedError, RepositoryError, SpaceError
+from tests.checkpoints import leftovers, linux_only, safetensors, weights
+from tests.confined import NO_OVERRIDE, SMALL_FILES, TINY_FILES, run_confined
 from tests.conftest import isolate
 from tests.repositories import Repo, scripts_path
 from tests.sites import POINTERS, A, B, Site, bare, stored
@@ -392,4 +394,102 @@ def test_add_during_a_prune_keeps_what_it_takes_into_use(spare: Spare) -> None:
         (repo.path / name).unlink()
     repo.git("checkout", "--quiet", "--", ".")
     assert named_missing(repo) == set()
+    history.assert_true(repo, 2)
+
+
+@pytest.mark.parametrize(
+    ("command", "paths"),
+    [("add", (A, A)), ("add", (A, B)), ("hash-object -w", (A, A))],
+    ids=["same file", "two files", "same content"],
+)
+def test_two_adds_at_once(history: History, command: str, paths: tuple[str, str]) -> None:
+    """Only one can hold the index; but nothing parts two that clean content for themselves."""
+    repo = history.repo
+    repo.git("reset", "--quiet", "--hard", "v1")
+    for path in repo.objects():
+        if path.name not in history.objects(1):
+            path.unlink()
+    for name in (A, B):
+        repo.write(name, content(name, 2))
+    running = [Command(repo, ["git", *command.split(), path]) for path in paths]
+    ended = [started.end() for started in running]
+    assert any(code == 0 for code, _ in ended)
+    assert all(command == "add" and "index.lock" in said for code, said in ended if code)
+    whole(history.theta)
+    repo.git("add", A, B)
+    assert whole(history.theta) == history.objects(1, 2)
+    for name in (A, B):
+        (repo.path / name).unlink()
+    repo.git("checkout", "--quiet", "--", ".")
+    history.assert_true(repo, 2)
+
+
+def test_two_fetches_at_once(history: History, far: Far) -> None:
+    repo = history.site.clone("clone", GIT_THETA_SKIP_SMUDGE="1")
+    for command in [Command(repo, [THETA, "fetch"]), Command(repo, [THETA, "fetch"])]:
+        code, said = command.end()
+        assert code == 0, said
+    assert whole(repo.path / ".git" / "theta") == history.objects(2)
+
+
+def test_two_pulls_at_once(history: History) -> None:
+    """Each file is written by one of them; the other says that it changed, or that the index is locked."""
+    repo = history.site.clone("clone", GIT_THETA_SKIP_SMUDGE="1")
+    for command in [Command(repo, [THETA, "pull"]), Command(repo, [THETA, "pull"])]:
+        code, said = command.end()
+        assert code == 0 or "run this again" in said or "index.lock" in said
+        assert code in (0, ChangedError.exit_code, RepositoryError.exit_code)
+    repo.ok("pull")
+    history.assert_true(repo, 2)
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("verb", "limit", "where"),
+    [("fetch", TINY_FILES, ".git/theta"), ("pull", TINY_FILES, ".git/theta"), ("pull", SMALL_FILES, "")],
+    ids=["fetch", "pull", "checkout"],
+)
+def test_full_disk(history: History, server: FaultyServer, verb: str, limit: str, where: str) -> None:
+    """Either the objects do not fit, or the files."""
+    server.objects.update({path.name: path.read_bytes() for path in history.repo.objects()})
+    repo = history.site.clone("clone", GIT_THETA_SKIP_SMUDGE="1")
+    code, stderr, lines = run_confined(repo, limit, THETA, verb)
+    assert code == SpaceError.exit_code
+    assert f"{repo.path / where}: no space left (" in lines[0], stderr
+    assert lines[0].endswith("free some and try again")
+    here = whole(repo.path / ".git" / "theta")
+    assert here == history.objects(2) if limit == SMALL_FILES else here < history.objects(2)
+    assert leftovers(repo.path / ".git" / "theta") == []
+    assert [repo.read(name) for name in (A, B)] == [history.texts[name, 2] for name in (A, B)]
+    repo.ok("pull")
+    history.assert_true(repo, 2)
+
+
+@linux_only
+@pytest.mark.parametrize("verb", ["fetch", "pull"])
+@pytest.mark.parametrize("what", ["theta", "theta/objects", "theta/tmp"])
+def test_read_only_store(history: History, verb: str, what: str) -> None:
+    repo = history.site.clone("clone", GIT_THETA_SKIP_SMUDGE="1")
+    folder = repo.path / ".git" / what
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o555)
+    code, stderr, lines = run_confined(repo, NO_OVERRIDE, THETA, verb)
+    folder.chmod(0o755)
+    assert code == RepositoryError.exit_code
+    assert lines[0] == f"git-theta: {folder}: it cannot be written to; check its owner and permissions", stderr
+    assert whole(repo.path / ".git" / "theta") == set()
+    assert [repo.read(name) for name in (A, B)] == [history.texts[name, 2] for name in (A, B)]
+    repo.ok("pull")
+    history.assert_true(repo, 2)
+
+
+@linux_only
+def test_checkout_needs_no_folder_for_temporary_files(history: History) -> None:
+    repo = history.site.clone("clone", GIT_THETA_SKIP_SMUDGE="1")
+    repo.ok("fetch")
+    folder = repo.path / ".git" / "theta" / "tmp"
+    folder.chmod(0o555)
+    code, stderr, _ = run_confined(repo, NO_OVERRIDE, THETA, "pull")
+    folder.chmod(0o755)
+    assert code == 0, stderr
     history.assert_true(repo, 2)
