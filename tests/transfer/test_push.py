@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.repositories import Repo, model
-from tests.sites import A, B, Site, bare, stored
+from tests.sites import POINTERS, A, B, Site, bare, stored
 from tests.transfer.conftest import use
 from tests.transfer.servers import Fault, FaultyServer
 
@@ -252,6 +252,15 @@ def test_no_verify_pushes_without_objects(site: Site) -> None:
     site.repo.git("push", "--no-verify", "origin", "main")
     assert set(site.refs()) == {"refs/heads/main"}
     assert stored(site.remote) == set()
+
+
+def test_dry_run_moves_no_branch_and_without_the_hook_sends_nothing(site: Site) -> None:
+    """Git tells the hook nothing of --dry-run: git-lfs sends its objects as well."""
+    site.repo.git("push", "--dry-run", "--no-verify", "origin", "main")
+    assert (site.refs(), stored(site.remote)) == ({}, set())
+    site.repo.git("push", "--dry-run", "origin", "main")
+    assert set(site.refs()) == {POINTERS}
+    assert stored(site.remote) == stored(site.repo)
 
 
 def test_push_of_a_broken_manifest_sends_the_others(published: Site) -> None:
