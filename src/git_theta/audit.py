@@ -27,8 +27,12 @@ __all__ = [
     "unreadable",
 ]
 
-EVERYTHING = ("--all", "--reflog", "--indexed-objects")
-"""What no object may be taken from: every ref, reflog, index, stash and worktree (git-rev-list(1))."""
+EVERYTHING = ("--indexed-objects", "--all", "--reflog", "--indexed-objects")
+"""What no object may be taken from: every ref, reflog, index, stash and worktree (git-rev-list(1)).
+
+They are read in this order: what a commit or a stash takes out of the index meanwhile, or a `stash pop` puts there, is
+seen at one end.
+"""
 
 YOUNG_S = 3600
 

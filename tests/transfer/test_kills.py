@@ -106,6 +106,8 @@ def history(made: Path, home: Path, tmp_path: Path) -> History:
     repo = Repo(tmp_path / "repo")
     repo.git("remote", "set-url", "origin", str(tmp_path / "remote.git"))
     repo.git("update-index", "--refresh")
+    for setting in ("threads=1", "fsync=true"):  # which takes long enough to be killed
+        repo.git("config", "--global", *f"theta.{setting}".split("="))
     texts = {
         (name, version): repo.git("cat-file", "blob", f"v{version}:{name}").encode()
         for name in (A, B)
@@ -375,6 +377,11 @@ def test_prune(spare: Spare) -> None:
     spare.make()
     assert spare.wait_for_prune().kill()
     assert check() == "some of the others"
+    spare.make()
+    for command in [Command(repo, [THETA, "prune", "--force"]), Command(repo, [THETA, "prune", "--force"])]:
+        code, said = command.end()
+        assert code == 0, said
+    assert check() == "none of the others"
     history.assert_true(repo, 1)
 
 
