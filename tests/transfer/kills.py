@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.repositories import Repo
 
-__all__ = ["KILLS", "Command", "kill_often", "named_missing", "unlock", "whole"]
+__all__ = ["KILLS", "Command", "amount", "kill_often", "named_missing", "unlock", "whole"]
 
 KILLS = int(os.environ.get("GIT_THETA_KILLS", "2"))
 SECONDS = 120
@@ -105,3 +105,8 @@ def unlock(*folders: Path) -> bool:
     for path in locks:
         path.unlink()
     return bool(locks)
+
+
+def amount(found: int, total: int) -> str:
+    """How many of a total, in a word."""
+    return "no" if not found else "all" if found == total else "some"
