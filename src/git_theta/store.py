@@ -87,7 +87,7 @@ class Store:
         """
         path, aside = self.path(oid), self._new_temporary()
         try:
-            aside.parent.mkdir(parents=True, exist_ok=True)
+            self.sharing.make_folder(aside.parent)
             path.rename(aside)
         except FileNotFoundError:
             return False
