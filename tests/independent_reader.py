@@ -5,6 +5,7 @@ what else has to be refused is tested against git_theta itself.
 """
 
 import hashlib
+import itertools
 import json
 import struct
 from collections.abc import Callable
@@ -69,10 +70,16 @@ def size_of(record: dict[str, Any]) -> int:
 
 def value(size: int, record: dict[str, Any], objects: Path) -> bytes:
     """The value of the last step."""
-    if any(step[0] != "dense" for step in record["store"]):
-        raise ValueError("update")
-    payload = b"".join(run(objects, *piece) for piece in record["store"][-1][1])
-    data = dense(payload, size)
+    values: list[bytes] = []
+    for index, (update, pieces, *more) in enumerate(record["store"]):
+        extras = more[0] if more else {}
+        bases = [values[base] for base in extras.get("bases", [index - 1] if index else [])]
+        if len(bases) != (update != "dense"):
+            raise ValueError("bases")
+        length = size_of(record | extras) if {"dtype", "shape"} & extras.keys() else size
+        payload = b"".join(run(objects, *piece) for piece in pieces)
+        values.append(UPDATES[update](payload, length, *bases))
+    data = values[-1]
     if len(data) != size or blake3(data).hexdigest() != record["digest"]:
         raise ValueError("digest")
     return data
@@ -121,3 +128,117 @@ def frame(count: int, word: int, rotated: int, planes: list[bytes]) -> bytes:
             number = number >> 1 | (number & 1) << (8 * word - 1)
         made += number.to_bytes(word, "little")
     return bytes(made)
+
+
+def coded(payload: bytes, at: int, count: int, width: int) -> tuple[list[int], int]:
+    """Coded words, and where they end."""
+    if not count:
+        return [], at
+    fields = struct.unpack_from(f"<{width}I", payload, at)
+    at += 4 * width
+    words = [0] * count
+    for field in fields:
+        part = payload[at : at + (field & 0x7FFFFFFF)]
+        at += len(part)
+        plane = (zstandard.decompress(part) if field >> 31 else part) or bytes(count)
+        words = [word << 8 | byte for word, byte in zip(words, plane, strict=True)]
+    return words, at
+
+
+def old_words(base: bytes, start: int, length: int, width: int) -> list[int]:
+    """The words of the base at a frame's place."""
+    data = base[start : start + length].ljust(length, b"\0")
+    return [int.from_bytes(data[at : at + width], "little") for at in range(0, length, width)]
+
+
+def delta(payload: bytes, size: int, base: bytes) -> bytes:
+    """The value of a delta payload."""
+    data = bytearray()
+    at = 0
+    while at < len(payload):
+        length, word, floating, key, zero = struct.unpack_from("<IBBBB", payload, at)
+        if zero:
+            raise ValueError("frame")
+        old = old_words(base, len(data), length, word)
+        zigzags, at = coded(payload, at + 8, len(old), word)
+        top = 1 << 8 * word - 1
+
+        def ordered(bits: int, top: int = top, floating: int = floating) -> int:
+            return bits ^ (top - 1) if floating and bits & top else bits
+
+        places = list(range(len(old)))
+        if key != 255:
+            places.sort(key=lambda place: (old[place] & (top - 1)) >> key & 255)
+        new = [0] * len(old)
+        for place, zigzag in zip(places, zigzags, strict=True):
+            difference = -(zigzag + 1) // 2 if zigzag & 1 else zigzag // 2
+            new[place] = ordered((ordered(old[place]) + difference) % (2 * top))
+        data += b"".join(bits.to_bytes(word, "little") for bits in new)
+    return bytes(data)
+
+
+def sparse(payload: bytes, size: int, base: bytes) -> bytes:
+    """The value of a sparse payload."""
+    data = bytearray()
+    at = 0
+    while at < len(payload):
+        length, word, runs = struct.unpack_from("<IB3xI", payload, at)
+        words = old_words(base, len(data), length, word)
+        kept, at = coded(payload, at + 12, runs, 4)
+        counts, at = coded(payload, at, runs, 4)
+        new, at = coded(payload, at, sum(counts), word)
+        place = 0
+        for skip, count in zip(kept, counts, strict=True):
+            place += skip
+            words[place : place + count], new = new[:count], new[count:]
+            place += count
+        data += b"".join(bits.to_bytes(word, "little") for bits in words)
+    return bytes(data)
+
+
+FLOATS = [("F16", 5, 10), ("BF16", 8, 7), ("F32", 8, 23), ("F64", 11, 52)]
+
+
+def cast(payload: bytes, size: int, base: bytes) -> bytes:
+    """The value of a cast payload, in exact arithmetic."""
+    kinds = [FLOATS[kind] for kind in payload]
+    steps = [kinds[0], *([FLOATS[2]] if FLOATS[2] not in kinds else []), kinds[1]]
+    width, word = ((1 + exponent + mantissa) // 8 for _, exponent, mantissa in kinds)
+    data = bytearray()
+    for at in range(0, len(base), width):
+        bits = int.from_bytes(base[at : at + width], "little")
+        for source, target in itertools.pairwise(steps):
+            bits = converted(bits, source[1:], target[1:])
+        data += bits.to_bytes(word, "little")
+    return bytes(data)
+
+
+def converted(bits: int, source: tuple[int, ...], target: tuple[int, ...]) -> int:
+    """The bits of a float in another format: (exponent bits, mantissa bits) of each."""
+    (width, mantissa), (wider, room) = source, target
+    sign = bits >> width + mantissa
+    exponent, fraction = bits >> mantissa & (1 << width) - 1, bits & (1 << mantissa) - 1
+    top = ((1 << wider) - 1) << room
+    if exponent == (1 << width) - 1:
+        if fraction:
+            fraction = fraction << room - mantissa if room > mantissa else fraction >> mantissa - room | 1 << room - 1
+        return sign << wider + room | top | fraction
+    # The magnitude is whole * 2**power; what is rounded is a multiple of 2**lowest.
+    whole = fraction | (1 << mantissa if exponent else 0)
+    power = max(exponent, 1) - (1 << width - 1) + 1 - mantissa
+    if not whole:
+        return sign << wider + room
+    bias = (1 << wider - 1) - 1
+    lowest = max(whole.bit_length() - 1 + power, 1 - bias) - room
+    if power >= lowest:
+        rounded = whole << power - lowest
+    else:
+        rounded, rest = divmod(whole, 1 << lowest - power)
+        half = 1 << lowest - power - 1
+        rounded += rest > half or (rest == half and rounded & 1)
+    # A mantissa that overflows carries into the exponent, which is what rounding up means.
+    made = rounded + (lowest + room + bias - 1 << room)
+    return sign << wider + room | min(made, top)
+
+
+UPDATES: dict[str, Callable[..., bytes]] = {"dense": dense, "delta": delta, "sparse": sparse, "cast": cast}

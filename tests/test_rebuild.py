@@ -239,9 +239,9 @@ def test_an_update_that_is_not_installed_is_named_with_its_parameter(depot: Depo
     names = ["a", "b"]
     records = {name: record(depot, noise(100_000)) for name in names}
     lost = names[row]
-    records[lost] = replace(records[lost], store=(*records[lost].store, Step("delta", (), (0,))))
+    records[lost] = replace(records[lost], store=(*records[lost].store, Step("row-delta", (), (0,))))
     made = _manifest(depot, Layout(tuple(Part(name, 100_000) for name in names), b""), records)
-    with pytest.raises(ManifestError, match=f"'{lost}'.*'delta'.*install"):
+    with pytest.raises(ManifestError, match=f"'{lost}'.*'row-delta'.*install"):
         _pipe(made, depot, Path())
 
 

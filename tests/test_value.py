@@ -225,13 +225,13 @@ def _with_pieces(made: Record, change: Callable[[Piece], Piece]) -> Record:
 @pytest.mark.parametrize(
     "store",
     [
-        pytest.param((Step("delta", ()),), id="the only one"),
-        pytest.param((Step("dense", ()), Step("delta", (), (0,))), id="the last one"),
-        pytest.param((Step("delta", ()), Step("dense", (), ())), id="the first one"),
+        pytest.param((Step("row-delta", ()),), id="the only one"),
+        pytest.param((Step("dense", ()), Step("row-delta", (), (0,))), id="the last one"),
+        pytest.param((Step("row-delta", ()), Step("dense", (), ())), id="the first one"),
     ],
 )
 def test_an_update_that_is_not_installed_is_named(depot: Depot, store: tuple[Step, ...]) -> None:
-    with pytest.raises(ManifestError, match="'delta' is not installed"):
+    with pytest.raises(ManifestError, match="'row-delta' is not installed"):
         _bytes(record(depot, b"", store=store), depot)
 
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, cast
 from git_theta.errors import ManifestError
 from git_theta.formats.base import Format
 from git_theta.updates.base import Update
+from git_theta.updates.cast import CAST
+from git_theta.updates.delta import DELTA
 from git_theta.updates.dense import DENSE
+from git_theta.updates.sparse import SPARSE
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -48,7 +51,7 @@ def update(name: str) -> Update:
     return found
 
 
-_BUILT_IN_UPDATES: Mapping[str, Update] = {DENSE.name: DENSE}
+_BUILT_IN_UPDATES: Mapping[str, Update] = {update.name: update for update in (DENSE, DELTA, SPARSE, CAST)}
 
 
 @functools.cache

@@ -19,14 +19,28 @@ import random
 import time
 import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta.errors import FormatError
+from git_theta.errors import DamagedObjectError, FormatError
 from git_theta.formats.base import HEAD_SIZE_BYTES, MAX_SPANS, Format, Span
+from git_theta.source import BytesSource
 from git_theta.tensor import DTYPES, MAX_NAME_LENGTH, MAX_RANK, View, check_shape, nbytes
+from git_theta.updates.base import Update
+from git_theta.value import SourceValue, Stream
 
-__all__ = ["CheckedSource", "Example", "FormatTests", "Tensor", "check_spans", "try_spans", "view_bytes"]
+__all__ = [
+    "CheckedSource",
+    "Example",
+    "FormatTests",
+    "Tensor",
+    "UpdateExample",
+    "UpdateTests",
+    "check_spans",
+    "try_spans",
+    "view_bytes",
+]
 
 _FOREIGN = {
     "empty": b"",
@@ -161,6 +175,97 @@ class FormatTests:
         taken = self.format.accepts(data[:HEAD_SIZE_BYTES]) and try_spans(self.format, data) is not None
         assert time.monotonic() - started_s < self.time_limit_s, f"{len(data)} bytes take too long"
         return taken
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateExample:
+    """A value that an update is made for, and the values that it builds on."""
+
+    value: Tensor
+    bases: tuple[Tensor, ...] = ()
+
+
+class UpdateTests:
+    """What every update does. Subclasses set `update` and give `examples`; small values keep the kit fast."""
+
+    update: Update
+    corruptions = 200
+    """How many random corruptions of each payload are tried."""
+    memory_limit_bytes = 64 << 20
+
+    def examples(self) -> Sequence[UpdateExample]:
+        """Values that the update must store in fewer bytes than they have."""
+        raise NotImplementedError
+
+    def test_it_has_a_plain_name(self) -> None:
+        name = self.update.name
+        assert name, "an update has a name"
+        assert all(char in "abcdefghijklmnopqrstuvwxyz0123456789-" for char in name), name
+
+    def test_its_examples_shrink_and_come_back(self) -> None:
+        for example in self._examples():
+            payload = self._encoded(example)
+            assert payload is not None
+            assert len(payload) < len(example.value.data)
+            assert self._decoded(payload, example) == example.value.data
+
+    def test_whatever_it_encodes_comes_back(self) -> None:
+        numbers = random.Random(0)  # noqa: S311 - the same values in each run
+        for dtype, row in DTYPES.items():
+            for count in (0, 1, 7, 1000):
+                data, other = numbers.randbytes(count * max(8, row.bits)), numbers.randbytes(count * max(8, row.bits))
+                shape = (len(data) * 8 // row.bits,)
+                for old in (data, other, data[: len(data) // 2], other * 2):
+                    bases = (Tensor(dtype, (len(old) * 8 // row.bits,), old),) * self.update.bases
+                    example = UpdateExample(Tensor(dtype, shape, data), bases)
+                    payload = self._encoded(example)
+                    assert payload is None or self._decoded(payload, example) == data, dtype
+
+    def test_a_payload_that_is_cut_or_corrupt_is_damage(self) -> None:
+        """Other bytes may come of it, never more than the value has, nor another error, nor much memory."""
+        for example in self._examples():
+            payload = self._encoded(example)
+            assert payload is not None
+            numbers = random.Random(len(payload))  # noqa: S311 - the same corruptions in each run
+            damaged = [payload[:size] for size in _cuts(len(payload))]
+            damaged += [_corrupt(payload, numbers) for _ in range(self.corruptions)]
+            tracemalloc.start()
+            try:
+                for given in damaged:
+                    with suppress(DamagedObjectError):
+                        assert len(self._decoded(given, example)) <= len(example.value.data)
+                _, peak_bytes = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert peak_bytes < self.memory_limit_bytes + 16 * len(example.value.data)
+
+    def _examples(self) -> Sequence[UpdateExample]:
+        examples = self.examples()
+        assert examples, "the kit needs at least one example"
+        return examples
+
+    def _encoded(self, example: UpdateExample) -> bytes | None:
+        value = example.value
+        given = SourceValue(CheckedSource(value.data), 0, len(value.data), value.dtype, value.shape)
+        runs = self.update.encode(given, _streams(example))
+        return None if runs is None else b"".join(runs)
+
+    def _decoded(self, payload: bytes, example: UpdateExample) -> bytes:
+        return b"".join(self.update.decode(BytesSource(payload), len(example.value.data), _streams(example)))
+
+
+def _streams(example: UpdateExample) -> list[Stream]:
+    """The bases, in runs as uneven as they may be."""
+    return [
+        Stream(base.dtype, base.shape, len(base.data), _uneven(base.data) if base.data else iter(()))
+        for base in example.bases
+    ]
+
+
+def _uneven(data: bytes) -> Iterator[bytes]:
+    yield data[:1]
+    yield data[1:1001]
+    yield data[1001:]
 
 
 def try_spans(format: Format, data: bytes) -> Sequence[Span] | None:

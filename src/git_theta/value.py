@@ -1,24 +1,37 @@
 """One value on its way into the store and out of it: hashed, coded, written; read, decoded, verified."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from git_theta import plugins
-from git_theta.errors import ChangedError, DamagedObjectError, ManifestError, MissingObjectError
+from git_theta.errors import ChangedError, DamagedObjectError, FormatError, ManifestError, MissingObjectError
 from git_theta.manifest import Piece, Record, Step
 from git_theta.source import Source
 from git_theta.store import Store
-from git_theta.updates.base import CHUNK_BYTES
+from git_theta.tensor import nbytes
+from git_theta.updates.base import CHUNK_BYTES, Update
 from git_theta.updates.dense import DENSE
 
 if TYPE_CHECKING:
     from blake3 import blake3
 
-__all__ = ["BUFFERED_BYTES", "SourceValue", "digest_of", "encode_small", "runs", "store_value"]
+__all__ = [
+    "BUFFERED_BYTES",
+    "HeldValue",
+    "SourceValue",
+    "Stream",
+    "digest_of",
+    "encode_small",
+    "held",
+    "runs",
+    "store_value",
+]
 
 BUFFERED_BYTES = 16 * 2**20
+_MAX_DECODED = 64
 _local = threading.local()
 
 
@@ -36,7 +49,7 @@ class SourceValue:
         return self.source.read(self.offset + offset, max(0, min(size, self.size - offset)))
 
     def chunks(self) -> Iterator[memoryview]:
-        buffer = _buffer(CHUNK_BYTES)
+        buffer = _buffer("chunk", CHUNK_BYTES)
         for start in range(0, self.size, CHUNK_BYTES):
             chunk = buffer[: min(CHUNK_BYTES, self.size - start)]
             self.source.read_into(self.offset + start, chunk)
@@ -99,7 +112,7 @@ def digest_of(value: SourceValue) -> tuple[str, SourceValue | HeldValue]:
     from blake3 import blake3
 
     if value.size <= BUFFERED_BYTES:
-        data = _buffer(BUFFERED_BYTES)[: value.size]
+        data = _buffer("value", BUFFERED_BYTES)[: value.size]
         value.source.read_into(value.offset, data)
         return blake3(data).hexdigest(), HeldValue(data, value.dtype, value.shape)
     hasher = blake3()
@@ -137,22 +150,72 @@ def encode_small(value: HeldValue, *, compress: bool) -> bytes:
     return coded if coded is not None and len(coded) < value.size else bytes(value.data)
 
 
+def held(given: Iterator[bytes | memoryview], size: int) -> memoryview | None:
+    """The `size` bytes of a base in this thread's buffer for one; None, and nothing taken, above 16 MiB."""
+    if size > BUFFERED_BYTES:
+        return None
+    data = _buffer("base", BUFFERED_BYTES)[:size]
+    done = 0
+    for run in given:
+        data[done : done + len(run)] = run
+        done += len(run)
+    return data
+
+
+class Stream:
+    """A base's bytes in order, taken from the runs that rebuild it; a `Base` (updates/base.py)."""
+
+    def __init__(self, dtype: str, shape: tuple[int, ...], size: int, given: Iterator[bytes | memoryview]) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.size = size
+        self._left = size
+        self._given = given
+        self._run = memoryview(b"")
+
+    def take(self, size: int) -> memoryview:
+        if self._left and not self._run:
+            self._next()
+        if size <= len(self._run):
+            taken, self._run = self._run[:size], self._run[size:]
+            return taken
+        filled = memoryview(bytearray(size))
+        at = 0
+        while at < size and (self._run or self._left):
+            if not self._run:
+                self._next()
+            count = min(size - at, len(self._run))
+            filled[at : at + count] = self._run[:count]
+            at, self._run = at + count, self._run[count:]
+        return filled.toreadonly()
+
+    def finish(self) -> None:
+        """Have the whole value rebuilt, so that its digest is checked."""
+        for _run in self._given:
+            pass
+
+    def _next(self) -> None:
+        run = next(self._given, None)
+        if run is None or len(run) > self._left:
+            raise DamagedObjectError(f"a base that has not the {self.size} bytes of its dtype and shape")
+        self._run = memoryview(run).cast("B")
+        self._left -= len(run)
+
+
 def runs(record: Record, store: Store) -> Iterator[bytes | memoryview]:
     """The bytes of a record's value, in runs that are not written to again.
 
     The last run is given before the digest is known: only when the iterator ends without an error are the bytes the
     true ones. Raises MissingObjectError, DamagedObjectError (which name the object), or ManifestError for an unknown
-    update, be it in a step that this value does not need, or for one that is said to build on others.
+    update, be it in a step that this value does not need, or for one that is said to build on what it cannot.
     """
-    *_, decode = (plugins.update(step.update).decode for step in record.store)
-    step = record.store[-1]
-    if step.bases:
-        raise ManifestError(f"update '{step.update}' builds on nothing, and is said to build on {list(step.bases)}")
+    updates = [plugins.update(step.update) for step in record.store]
+    _check_bases(record.store, updates)
     hasher = _blake3()
     done = 0
     try:
-        with store.reader(step.pieces) as payload:
-            for run in decode(payload, record.size):
+        with ExitStack() as readers:
+            for run in _decoded(record, len(record.store) - 1, updates, store, readers):
                 hasher.update(run)
                 done += len(run)
                 if done > record.size:
@@ -161,10 +224,47 @@ def runs(record: Record, store: Store) -> Iterator[bytes | memoryview]:
         if hasher.hexdigest() != record.digest:
             raise DamagedObjectError("other bytes than its digest says")
     except DamagedObjectError as error:
-        raise DamagedObjectError(_blame(step.pieces, store, str(error))) from error
+        pieces = [piece for step in record.store for piece in step.pieces]
+        raise DamagedObjectError(_blame(pieces, store, str(error))) from error
 
 
-def _blame(pieces: tuple[Piece, ...], store: Store, found: str) -> str:
+def _check_bases(steps: Sequence[Step], updates: Sequence[Update]) -> None:
+    """Raise ManifestError unless every step has as many bases as its update needs, and few are decoded in all."""
+    decoded: list[int] = []
+    for step, update in zip(steps, updates, strict=True):
+        if len(step.bases) != update.bases:
+            what = f"{update.bases or 'no'} {'base' if update.bases == 1 else 'bases'}"
+            raise ManifestError(f"update '{step.update}' builds on {what}, and is said to build on {list(step.bases)}")
+        decoded.append(1 + sum(decoded[base] for base in step.bases))
+    if decoded[-1] > _MAX_DECODED:
+        raise ManifestError(f"its value is made of {decoded[-1]} others, and at most {_MAX_DECODED} are read")
+
+
+def _decoded(
+    record: Record, index: int, updates: Sequence[Update], store: Store, readers: ExitStack
+) -> Iterator[bytes | memoryview]:
+    """The runs of a step's value; those of its bases are decoded as they are taken."""
+    step = record.store[index]
+    bases = [
+        Stream(*_kind(record, record.store[base]), _decoded(record, base, updates, store, readers))
+        for base in step.bases
+    ]
+    payload = readers.enter_context(store.reader(step.pieces))
+    return updates[index].decode(payload, _kind(record, step)[2], bases)
+
+
+def _kind(record: Record, step: Step) -> tuple[str, tuple[int, ...], int]:
+    """Dtype, shape and size of a step's value."""
+    if step.dtype is None and step.shape is None:
+        return record.dtype, record.shape, record.size
+    dtype, shape = step.dtype or record.dtype, record.shape if step.shape is None else step.shape
+    try:
+        return dtype, shape, nbytes(dtype, shape)
+    except FormatError as error:
+        raise ManifestError(f"a step whose value has no size: {error}") from error
+
+
+def _blame(pieces: Sequence[Piece], store: Store, found: str) -> str:
     """Which object is damaged, or that the manifest is wrong, where all of them are what their names say."""
     for piece in pieces:
         if not store.path(piece.oid).exists():
@@ -181,9 +281,9 @@ def _blake3() -> "blake3":
     return blake3()
 
 
-def _buffer(size: int) -> memoryview:
-    """This thread's buffer of a size, used again and again: fresh memory costs a page fault for every 4 KiB."""
-    buffers: dict[int, memoryview] = _local.__dict__.setdefault("buffers", {})
-    if size not in buffers:
-        buffers[size] = memoryview(bytearray(size))
-    return buffers[size]
+def _buffer(use: str, size: int) -> memoryview:
+    """This thread's buffer for a use, again and again: fresh memory costs a page fault for every 4 KiB."""
+    buffers: dict[str, memoryview] = _local.__dict__.setdefault("buffers", {})
+    if use not in buffers:
+        buffers[use] = memoryview(bytearray(size))
+    return buffers[use]

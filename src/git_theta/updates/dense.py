@@ -8,21 +8,20 @@ bytes.
 """
 
 import struct
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from git_theta.errors import DamagedObjectError
 from git_theta.source import Source
 from git_theta.tensor import DTYPES
-from git_theta.updates.base import CHUNK_BYTES, Value
+from git_theta.updates.base import CHUNK_BYTES, Base, Value
+from git_theta.updates.planes import FIELD, ZSTD, Cursor, compressor, decompress
 
 if TYPE_CHECKING:
     import numpy as np
-    import zstandard
 
-    Words = np.ndarray[tuple[int, ...], np.dtype[np.unsignedinteger]]
+    from git_theta.updates.planes import Words
 
 __all__ = ["DENSE", "MAX_FRAME_BYTES", "Dense"]
 
@@ -33,9 +32,6 @@ SAMPLES = 3
 WORTH = 0.97
 
 _HEADER = struct.Struct("<IBBBB")
-_PLANE = struct.Struct("<I")
-_ZSTD = 1 << 31
-_local = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +51,14 @@ class Dense:
     """A whole value: byte planes and zstd where that pays, raw bytes where it does not."""
 
     name = "dense"
+    bases = 0
 
-    def encode(self, value: Value) -> Iterator[bytes] | None:
+    def encode(self, value: Value, bases: Sequence[Base] = ()) -> Iterator[bytes] | None:
         """The coded payload; None where no plane of a sample shrinks by 3%, and the raw bytes are as good."""
         plan = _plan(value) if value.size >= MIN_CODED_BYTES else None
         return None if plan is None else (run for chunk in value.chunks() for run in _encode_frame(chunk, plan))
 
-    def decode(self, payload: Source, size: int) -> Iterator[bytes | memoryview]:
+    def decode(self, payload: Source, size: int, bases: Sequence[Base] = ()) -> Iterator[bytes | memoryview]:
         if payload.size > size:
             raise DamagedObjectError(f"a payload of {payload.size} bytes for a value of {size}")
         return _copy(payload) if payload.size == size else _decode_frames(payload, size)
@@ -87,7 +84,7 @@ def _plan(value: Value) -> Plan | None:
     paying = frozenset(
         plane
         for plane in range(word)
-        if len(_compressor(word).compress(ranks[:, word - 1 - plane].tobytes())) < WORTH * len(ranks)
+        if len(compressor(word).compress(ranks[:, word - 1 - plane].tobytes())) < WORTH * len(ranks)
     )
     if not paying:
         return None
@@ -116,9 +113,9 @@ def _encode_frame(chunk: memoryview, plan: Plan) -> list[bytes]:
     bodies: list[bytes] = []
     for plane in range(plan.planes):
         raw = _plane(words, plan.word, plane, plan.planes).tobytes()
-        coded = _compressor(plan.word).compress(raw) if plane in plan.compressed else raw
+        coded = compressor(plan.word).compress(raw) if plane in plan.compressed else raw
         shrunk = len(coded) < len(raw)
-        head += _PLANE.pack(len(coded) | _ZSTD if shrunk else len(raw))
+        head += FIELD.pack(len(coded) | ZSTD if shrunk else len(raw))
         bodies.append(coded if shrunk else raw)
     return [head, *bodies]
 
@@ -149,88 +146,35 @@ def _rotate_right(words: "Words", word: int) -> None:
 
 
 def _decode_frames(payload: Source, size: int) -> Iterator[memoryview]:
-    offset = done = 0
-    while offset < payload.size:
-        length, word, rotated, planes, zero = _HEADER.unpack(_read(payload, offset, _HEADER.size))
+    cursor = Cursor(payload)
+    done = 0
+    while not cursor.ended:
+        length, word, rotated, planes, zero = _HEADER.unpack(cursor.take(_HEADER.size))
         if word not in (1, 2, 4, 8) or not 1 <= planes <= word or rotated > 1 or zero:
             raise DamagedObjectError("a frame of no known kind")
         if not 0 < length <= min(MAX_FRAME_BYTES, size - done) or length % word:
             raise DamagedObjectError(f"a frame of {length} bytes, where {size - done} are left")
-        frame, offset = _decode_frame(payload, offset + _HEADER.size, length, word, bool(rotated), planes)
-        yield frame
+        yield _decode_frame(cursor, length, word, bool(rotated), planes)
         done += length
     if done != size:
         raise DamagedObjectError(f"its frames end at byte {done} of {size}")
 
 
-def _decode_frame(
-    payload: Source, offset: int, length: int, word: int, rotated: bool, planes: int
-) -> tuple[memoryview, int]:
+def _decode_frame(cursor: Cursor, length: int, word: int, rotated: bool, planes: int) -> memoryview:
     import numpy as np
 
     words: Words = np.empty(length // word, f"<u{word}")
-    fields = _read(payload, offset, _PLANE.size * planes)
-    offset += len(fields)
-    for plane, (field,) in enumerate(_PLANE.iter_unpack(fields)):
+    fields = cursor.take(FIELD.size * planes)
+    for plane, (field,) in enumerate(FIELD.iter_unpack(fields)):
         target = _plane(words, word, plane, planes)
         width = 1 if plane < planes - 1 else word - planes + 1
         raw_size = len(words) * width
-        stored = field & ~_ZSTD
-        if stored > raw_size or (not field & _ZSTD and stored != raw_size):
+        stored = field & ~ZSTD
+        if stored > raw_size or (not field & ZSTD and stored != raw_size):
             raise DamagedObjectError(f"a plane of {stored} bytes, where {raw_size} are expected")
-        data = _read(payload, offset, stored)
-        raw = _decompress(data, raw_size) if field & _ZSTD else data
+        data = cursor.take(stored)
+        raw = decompress(data, raw_size) if field & ZSTD else data
         target[...] = np.frombuffer(raw, target.dtype).reshape(target.shape)
-        offset += stored
     if rotated:
         _rotate_right(words, word)
-    return memoryview(words.view("u1").data), offset
-
-
-def _read(payload: Source, offset: int, size: int) -> bytes:
-    data = payload.read(offset, size)
-    if len(data) != size:
-        raise DamagedObjectError(f"a payload that ends at byte {payload.size}, inside of a frame")
-    return data
-
-
-def _compressor(word: int) -> "zstandard.ZstdCompressor":
-    """This thread's compressor: for the bytes of words entropy coding alone, for plain bytes zstd's usual search."""
-    import zstandard
-
-    name = "entropy" if word > 1 else "search"
-    compressor: zstandard.ZstdCompressor | None = getattr(_local, name, None)
-    if compressor is None:
-        if word > 1:
-            # Strategy, logs and target_length are such that literals are still Huffman-coded but matches hardly sought:
-            # 0.8 GB/s at the entropy of the plane.
-            parameters = zstandard.ZstdCompressionParameters(
-                strategy=zstandard.STRATEGY_FAST,
-                min_match=7,
-                hash_log=6,
-                chain_log=6,
-                window_log=17,
-                search_log=1,
-                target_length=0,
-            )
-            compressor = zstandard.ZstdCompressor(compression_params=parameters)
-        else:
-            compressor = zstandard.ZstdCompressor(level=3)
-        setattr(_local, name, compressor)
-    return compressor
-
-
-def _decompress(data: bytes, size: int) -> bytes:
-    """The `size` bytes that a zstd frame holds; the size it claims is checked before it is believed."""
-    import zstandard
-
-    decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
-    if decompressor is None:
-        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
-    try:
-        claimed = zstandard.frame_content_size(data)
-        if claimed != size:
-            raise DamagedObjectError(f"a plane that claims {claimed} bytes, where {size} are expected")
-        return decompressor.decompress(data, max_output_size=size, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise DamagedObjectError(f"a plane that is not zstd ({error})") from error
+    return memoryview(words.view("u1").data)
