@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from git_theta import layout as layouts
 from git_theta import plugins
+from git_theta.choice import store_update
 from git_theta.depot import Depot
 from git_theta.errors import ConfigError, DataError, FormatError, ManifestError, RepositoryError, ThetaError
 from git_theta.formats.base import HEAD_SIZE_BYTES, Span
@@ -82,7 +83,9 @@ def take(
     text = layouts.format(layout)
     values = [SourceValue(watched, span.offset, span.size, span.dtype, span.shape) for span in spans]
     values.append(SourceValue(BytesSource(text), 0, len(text), OPAQUE, (len(text),)))
-    kept = _Intake(depot, known, progress).keep(values, watched.stop)
+    records_by_name = {name: record for manifest in known for name, record in manifest.parameters.items()}
+    bases = [*(records_by_name.get(span.name) for span in spans), None]
+    kept = _Intake(depot, known, progress).keep(values, bases, watched.stop)
     rows = zip(spans, kept, strict=False)  # the layout, which is last, has no span
     records = {
         span.name: Record(span.dtype, span.shape, span.size, item.digest, item.steps, span.strides, span.views)
@@ -151,13 +154,16 @@ class _Intake:
         self._payload_bytes = 0
         self._bundled: dict[str, tuple[Step, ...]] = {}
 
-    def keep(self, values: Sequence[SourceValue], stop: threading.Event) -> list[_Kept]:
-        """What became of each value; large ones begin first, so that no thread ends long after the others."""
+    def keep(self, values: Sequence[SourceValue], bases: Sequence[Record | None], stop: threading.Event) -> list[_Kept]:
+        """What became of each value, given with what it may build on.
+
+        Large ones begin first, so that no thread ends long after the others.
+        """
         errors: list[BaseException] = []
 
         def keep(*batch: int) -> list[_Kept]:
             try:
-                return self._keep_batch([values[index] for index in batch])
+                return self._keep_batch([(values[index], bases[index]) for index in batch])
             except BaseException as error:
                 errors.append(error)
                 stop.set()
@@ -192,19 +198,32 @@ class _Intake:
                 raise
         return [item if item.steps else _Kept(item.digest, self._bundled[item.digest]) for item in kept]
 
-    def _keep_batch(self, values: Sequence[SourceValue]) -> list[_Kept]:
-        kept = [self._keep(value) for value in values]
-        self._progress(sum(value.size for value in values))
+    def _keep_batch(self, values: Sequence[tuple[SourceValue, Record | None]]) -> list[_Kept]:
+        kept = [self._keep(value, base) for value, base in values]
+        self._progress(sum(value.size for value, _ in values))
         return kept
 
-    def _keep(self, value: SourceValue) -> _Kept:
+    def _keep(self, value: SourceValue, base: Record | None) -> _Kept:
         digest, held = digest_of(value)
         steps = self._find(digest, value)
         if steps:
             return _Kept(digest, steps)
         if value.size < SMALL_BYTES and isinstance(held, HeldValue):
             return _Kept(digest, payload=encode_small(held, compress=self._compress))
-        return _Kept(digest, store_value(held, digest, self._depot.store, compress=self._compress))
+        steps = self._update(held, digest, base) if base is not None else ()
+        return _Kept(digest, steps or store_value(held, digest, self._depot.store, compress=self._compress))
+
+    def _update(self, value: SourceValue | HeldValue, digest: str, base: Record) -> tuple[Step, ...]:
+        """The steps by which the value comes of its base; none where they are not here, or not worth it."""
+        try:
+            return (self._holds(base.store) and store_update(value, digest, base, self._depot)) or ()
+        except (ThetaError, OSError, Interrupted):
+            raise
+        except Exception as error:  # noqa: BLE001  # no bug of an update, ours or a plugin's, keeps a file from being stored
+            logging.getLogger(__name__).warning(
+                "git-theta: an update failed on a value (%s: %s); storing it whole", type(error).__name__, error
+            )
+            return ()
 
     def _find(self, digest: str, value: SourceValue) -> tuple[Step, ...]:
         """Steps that this machine vouches for and holds the objects of, a known manifest's if possible; or none.

@@ -34,6 +34,8 @@ class Settings:
     hosts refuse LFS objects above 2 GB). threads: for hashing and coding. skip_smudge: leave manifests in the worktree.
     smudge_limit_bytes: a larger checkpoint is left as its manifest by a checkout, which Git holds in memory whole.
     fsync: flush each object to the disk before it gets its name. sharing: who else may use what is stored.
+    fsync: flush each object to the disk before it gets its name. updates: how a new version of a value may be stored,
+    beside "dense"; of equals, the first is taken.
     """
 
     compression: str = "auto"
@@ -43,6 +45,7 @@ class Settings:
     smudge_limit_bytes: int = 0
     fsync: bool = False
     sharing: Sharing = Sharing()
+    updates: tuple[str, ...] = ("cast", "sparse", "delta")
 
     def __post_init__(self) -> None:
         if self.compression not in ("auto", "none"):
@@ -76,6 +79,10 @@ def read_settings(config: Mapping[str, str | None], environ: Mapping[str, str]) 
 
 def _text(_key: str, value: str | None) -> str:
     return value or ""
+
+
+def _words(_key: str, value: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (value or "").split(",") if word.strip())
 
 
 def _integer(key: str, value: str | None) -> int:
@@ -112,6 +119,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[str, str | None], object]]] = {
     "theta.smudgeLimit": ("smudge_limit_bytes", _integer),
     "theta.fsync": ("fsync", _boolean),
     "core.sharedRepository": ("sharing", _sharing),
+    "theta.updates": ("updates", _words),
 }
 
 

@@ -221,7 +221,7 @@ def runs(record: Record, store: Store) -> Iterator[bytes | memoryview]:
                 if done > record.size:
                     raise DamagedObjectError(f"more than the {record.size} bytes of its value")
                 yield run
-        if hasher.hexdigest() != record.digest:
+        if done != record.size or hasher.hexdigest() != record.digest:
             raise DamagedObjectError("other bytes than its digest says")
     except DamagedObjectError as error:
         pieces = [piece for step in record.store for piece in step.pieces]
