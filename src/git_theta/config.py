@@ -34,8 +34,7 @@ class Settings:
     hosts refuse LFS objects above 2 GB). threads: for hashing and coding. skip_smudge: leave manifests in the worktree.
     smudge_limit_bytes: a larger checkpoint is left as its manifest by a checkout, which Git holds in memory whole.
     fsync: flush each object to the disk before it gets its name. sharing: who else may use what is stored.
-    fsync: flush each object to the disk before it gets its name. updates: how a new version of a value may be stored,
-    beside "dense"; of equals, the first is taken.
+    updates: how a new version of a value may be stored, beside "dense"; of equals, the first is taken.
     """
 
     compression: str = "auto"
