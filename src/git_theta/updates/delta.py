@@ -3,7 +3,7 @@
 Floats are mapped to integers in their order, so that near values have near integers, and subtracted from the base's. A
 step of an optimizer has one scale, so the difference depends on the exponent of the base element above all: the
 differences are sorted by it, which the reader can undo, and zstd then finds runs of one kind
-(docs/design/007-updates.md has the figures).
+(docs/design/008-updates.md has the figures).
 """
 
 import struct
