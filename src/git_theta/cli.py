@@ -65,19 +65,17 @@ def group() -> None:
     """
 
 
-def main() -> NoReturn:
-    """The console script: `run` on the arguments of this process, and leave with its exit code."""
+def main() -> int:
+    """The console script: `run` on the arguments of this process."""
     # Leave by way of every `finally`, so that temporary files are removed.
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
     code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
+    if code == 0:
         sys.stderr.flush()
-    except OSError:
-        sys.exit(code)
-    os._exit(code)  # the user waits, and Python would take 40 ms to tidy up what goes anyway
+        os._exit(0)  # the user waits, and Python would take 40 ms to tidy up what goes anyway
+    return code
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
@@ -131,4 +129,4 @@ def _log() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

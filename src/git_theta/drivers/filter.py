@@ -34,14 +34,8 @@ class _Session:
     smudger: "Smudger"
 
 
-def main() -> NoReturn:
-    """Serve Git on stdin and stdout until it closes them, and leave with an exit code."""
-    code = _serve_all()
-    sys.stderr.flush()
-    os._exit(code)  # Git waits for this process, and Python would take 40 ms to tidy up what goes anyway
-
-
-def _serve_all() -> int:
+def main() -> int:
+    """Serve Git on stdin and stdout until it closes them; the exit code."""
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
@@ -53,6 +47,8 @@ def _serve_all() -> int:
             if session is None:
                 session = _open_session()
             _serve(request, session, reader, writer)
+        sys.stderr.flush()
+        os._exit(0)  # Git waits for this process, and Python would take 40 ms to tidy up what goes anyway
     except (EOFError, BrokenPipeError):
         pass  # Git has gone; what it wanted is of no use any more
     except KeyboardInterrupt:
@@ -167,4 +163,4 @@ def _report_bug(path: str, theta_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
