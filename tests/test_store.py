@@ -306,25 +306,25 @@ LIMITED = Settings(threads=2, max_object_bytes=LIMIT)
 def test_a_process_killed_at_any_call_leaves_no_half_object(tmp_path: Path, call: str) -> None:
     """A process for each call that a `take` makes, which kills itself before, in the middle of or after that call."""
     program = """
-import os, signal, sys
+import itertools, os, signal, sys
 from pathlib import Path
 from tests.checkpoints import opened, take
 from tests.test_store import CONTENT, LIMITED, _owner
 folder, call = Path(sys.argv[1]), sys.argv[2]
 real = getattr(_owner(call), call)
-left = 0
+last = 0
+calls = itertools.count(1)  # several threads call, and each must see a number of its own
 def dying(*arguments, **named):
-    global left
-    left -= 1
-    if left == 0 and call == "write":
+    dies = next(calls) == last
+    if dies and call == "write":
         real(arguments[0], arguments[1][: len(arguments[1]) // 2])
-    if left == 0:
+    if dies:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*arguments, **named)
 for count in range(1, 200):
     child = os.fork()
     if child == 0:
-        left = count
+        last = count
         setattr(_owner(call), call, dying)
         with opened(folder / str(count), LIMITED) as depot:
             take(CONTENT, depot)
