@@ -11,7 +11,7 @@ from git_theta import plugins
 from git_theta.depot import Depot
 from git_theta.errors import ConfigError, DataError, ManifestError, RepositoryError
 from git_theta.manifest import Record, Step
-from git_theta.tensor import DTYPES
+from git_theta.tensor import words_of
 from git_theta.updates.base import CHUNK_BYTES, Update
 from git_theta.updates.dense import DENSE
 from git_theta.value import HeldValue, SourceValue, Stream, held, runs
@@ -100,8 +100,7 @@ def _compared(value: SourceValue | HeldValue, origin: _Origin) -> tuple[int, lis
     """How many elements differ, and a few windows in which some do; the base is verified."""
     import numpy as np
 
-    dtype = DTYPES.get(value.dtype)
-    word = dtype.word if dtype and value.size % dtype.word == 0 else 1
+    word, _ = words_of(value.dtype, value.size)
     stride = max(1, value.size // CHUNK_BYTES // _WINDOWS)
     stream = origin.stream()
     total = 0

@@ -24,6 +24,7 @@ __all__ = [
     "check_shape",
     "is_dtype",
     "nbytes",
+    "words_of",
 ]
 
 MAX_RANK = 64
@@ -108,6 +109,15 @@ def nbytes(dtype: str, shape: Sequence[int]) -> int:
     if bits % 8:
         raise FormatError(f"shape {list(shape[:8])} of {dtype} is no whole number of bytes")
     return bits // 8
+
+
+def words_of(dtype: str, size: int) -> tuple[int, bool]:
+    """The bytes of one word of a value of `size` bytes, and whether its words are floats.
+
+    A value of an unknown dtype, or of no whole number of words, is plain bytes: (1, False).
+    """
+    found = DTYPES.get(dtype)
+    return (found.word, found.floating) if found and size % found.word == 0 else (1, False)
 
 
 def check_shape(dtype: str, shape: Sequence[int], size: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from git_theta.errors import DamagedObjectError
 from git_theta.source import Source
-from git_theta.tensor import DTYPES
+from git_theta.tensor import words_of
 from git_theta.updates import planes
 from git_theta.updates.base import Base, Value
 from git_theta.updates.planes import Cursor
@@ -43,8 +43,7 @@ class Delta:
         [base] = bases
         if base.dtype != value.dtype:
             return None
-        dtype = DTYPES.get(value.dtype)
-        word, floating = (dtype.word, dtype.floating) if dtype and value.size % dtype.word == 0 else (1, False)
+        word, floating = words_of(value.dtype, value.size)
         key = _EXPONENTS.get(value.dtype, _UNSORTED)
         return (run for chunk in value.chunks() for run in _encode_frame(chunk, base, word, floating, key))
 

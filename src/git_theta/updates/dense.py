@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from git_theta.errors import DamagedObjectError
 from git_theta.source import Source
-from git_theta.tensor import DTYPES
+from git_theta.tensor import words_of
 from git_theta.updates.base import CHUNK_BYTES, Base, Value
 from git_theta.updates.planes import FIELD, ZSTD, Cursor, compressor, decompress
 
@@ -76,8 +76,7 @@ def _plan(value: Value) -> Plan | None:
     """How to code a value, judged by three samples of it; None where nothing shrinks."""
     import numpy as np
 
-    dtype = DTYPES.get(value.dtype)
-    word, floating = (dtype.word, dtype.floating) if dtype and value.size % dtype.word == 0 else (1, False)
+    word, floating = words_of(value.dtype, value.size)
     sample = _sample(value)
     words = _rotated_left(np.frombuffer(sample, f"<u{word}"), word) if floating and word > 1 else sample
     ranks = np.frombuffer(words, np.uint8).reshape(-1, word)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from git_theta.errors import DamagedObjectError
 from git_theta.source import Source
-from git_theta.tensor import DTYPES
+from git_theta.tensor import words_of
 from git_theta.updates import planes
 from git_theta.updates.base import Base, Value
 from git_theta.updates.planes import Cursor
@@ -35,8 +35,7 @@ class Sparse:
         [base] = bases
         if base.dtype != value.dtype:
             return None
-        dtype = DTYPES.get(value.dtype)
-        word = dtype.word if dtype and value.size % dtype.word == 0 else 1
+        word, _ = words_of(value.dtype, value.size)
         return (run for chunk in value.chunks() for run in _encode_frame(chunk, base, word))
 
     def decode(self, payload: Source, size: int, bases: Sequence[Base]) -> Iterator[bytes | memoryview]:
