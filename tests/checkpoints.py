@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from blake3 import blake3
 
@@ -53,6 +54,21 @@ def brain_weights(count: int, seed: int = 0) -> bytes:
     mixed = bytearray(noise(2 * count, seed))
     mixed[1::2] = mixed[1::2].translate(_FEW_EXPONENTS)
     return bytes(mixed)
+
+
+def trained(data: bytes, seed: int = 1, scale: float = 1e-5) -> bytes:
+    """F32 values after a small step of training."""
+    step = np.random.default_rng(seed).standard_normal(len(data) // 4).astype("<f4") * np.float32(scale)
+    made: bytes = (np.frombuffer(data, "<f4") + step).tobytes()
+    return made
+
+
+def changed(data: bytes, *places: int) -> bytes:
+    """The data with the bytes at these places being others."""
+    made = bytearray(data)
+    for place in places:
+        made[place] ^= 0x5A
+    return bytes(made)
 
 
 @contextmanager

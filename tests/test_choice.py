@@ -17,7 +17,18 @@ from git_theta.errors import ConfigError, DamagedObjectError
 from git_theta.manifest import Manifest, Step
 from git_theta.updates.delta import DELTA
 from tests import independent_reader
-from tests.checkpoints import content_of, leftovers, noise, objects, opened, safetensors, take, weights
+from tests.checkpoints import (
+    changed,
+    content_of,
+    leftovers,
+    noise,
+    objects,
+    opened,
+    safetensors,
+    take,
+    trained,
+    weights,
+)
 
 MIB = 2**20
 ROWS = 400
@@ -34,19 +45,6 @@ def model(data: bytes, dtype: str = "F32", width: int = 4) -> bytes:
     return safetensors(
         {"w": (dtype, (len(data) // (100 * width), 100), data), "fixed": ("F32", (20_000,), BASE[:80_000])}
     )
-
-
-def trained(data: bytes, seed: int = 1, scale: float = 1e-5) -> bytes:
-    step = np.random.default_rng(seed).standard_normal(len(data) // 4).astype("<f4") * np.float32(scale)
-    made: bytes = (np.frombuffer(data, "<f4") + step).tobytes()
-    return made
-
-
-def changed(data: bytes, *places: int) -> bytes:
-    made = bytearray(data)
-    for place in places:
-        made[place] ^= 0x5A
-    return bytes(made)
 
 
 def sprinkled(data: bytes, count: int) -> bytes:

@@ -30,6 +30,13 @@ def commit_of(repo: Repo, name: str, content: bytes) -> None:
     repo.commit(name)
 
 
+def grow(site: Site) -> None:
+    """Push two more versions of a checkpoint."""
+    for seed in (20, 21):
+        commit_of(site.repo, A, model(seed))
+    site.repo.git("push", "--quiet")
+
+
 def pushed_to_topic(site: Site, repo: Repo, name: str = "fresh", branch: str = "topic") -> Repo:
     """A new clone of what a repository pushes to a branch; that repository lacks nothing and has nothing to say."""
     repo.git("push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
@@ -164,9 +171,7 @@ def test_submodule_has_its_own_hook_and_remote(published: Site, monkeypatch: pyt
 
 
 def test_shallow_clone(published: Site) -> None:
-    for seed in (20, 21):
-        commit_of(published.repo, A, model(seed))
-    published.repo.git("push", "--quiet")
+    grow(published)
     url = f"file://{published.remote.path}"
     Repo(published.folder).git("clone", "--quiet", "--depth=1", url, "shallow")
     clone = Repo(published.folder / "shallow")
@@ -185,9 +190,7 @@ def test_shallow_clone(published: Site) -> None:
 
 @pytest.mark.parametrize("option", ["blob:none", "tree:0", "blob:limit=200"])
 def test_partial_clone(published: Site, option: str) -> None:
-    for seed in (20, 21):
-        commit_of(published.repo, A, model(seed))
-    published.repo.git("push", "--quiet")
+    grow(published)
     published.remote.git("config", "uploadpack.allowFilter", "true")
     published.remote.git("config", "uploadpack.allowAnySHA1InWant", "true")
     url = f"file://{published.remote.path}"

@@ -22,7 +22,7 @@ from git_theta.updates.dense import DENSE
 from git_theta.updates.sparse import SPARSE
 from git_theta.value import SourceValue, Stream
 from tests import independent_reader
-from tests.checkpoints import noise, weights
+from tests.checkpoints import changed, noise, trained, weights
 
 MIB = 2**20
 LOOSE: Sequence[Update] = (DELTA, SPARSE)
@@ -45,20 +45,6 @@ def decode(update: Update, payload: bytes, size: int, base: bytes, base_dtype: s
     return b"".join(update.decode(BytesSource(payload), size, [stream(base, base_dtype)]))
 
 
-def tuned(data: bytes, seed: int = 0) -> bytes:
-    """F32 values after a small step of training."""
-    step = np.random.default_rng(seed).standard_normal(len(data) // 4).astype("<f4") * np.float32(1e-4)
-    made: bytes = (np.frombuffer(data, "<f4") + step).tobytes()
-    return made
-
-
-def changed(data: bytes, *places: int) -> bytes:
-    made = bytearray(data)
-    for place in places:
-        made[place] ^= 0x5A
-    return bytes(made)
-
-
 BASE = weights(20_000)
 
 
@@ -75,8 +61,8 @@ class TestDelta(UpdateTests):
     def examples(self) -> Sequence[UpdateExample]:
         numbers = struct.pack("<2000q", *range(2000))
         return [
-            UpdateExample(Tensor("F32", (20_000,), tuned(BASE)), (Tensor("F32", (20_000,), BASE),)),
-            UpdateExample(Tensor("F32", (19_000,), tuned(BASE)[:76_000]), (Tensor("F32", (20_000,), BASE),)),
+            UpdateExample(Tensor("F32", (20_000,), trained(BASE, 0, 1e-4)), (Tensor("F32", (20_000,), BASE),)),
+            UpdateExample(Tensor("F32", (19_000,), trained(BASE, 0, 1e-4)[:76_000]), (Tensor("F32", (20_000,), BASE),)),
             UpdateExample(Tensor("I64", (2000,), numbers), (Tensor("I64", (2000,), bytes(16_000)),)),
         ]
 
