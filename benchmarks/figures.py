@@ -3,12 +3,12 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-__all__ = ["Figure", "format_table", "machine", "ratio"]
+__all__ = ["Figure", "format_figure", "machine", "ratio"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,18 @@ def ratio(group: str, name: str, ours_s: Sequence[float], theirs_s: Sequence[flo
     return Figure(group, name, ours / theirs, limit, "x", detail, {"git-theta": ours_s, "git-lfs": theirs_s})
 
 
-def format_table(figures: Iterable[Figure], *, judge: bool = True) -> str:
-    """A table of figures, a heading for each group; with `judge`, it says which are within their target."""
+def format_figure(figure: Figure, before: Sequence[Figure] = (), *, judge: bool = True) -> str:
+    """A line of a table; a heading comes first unless the last figure of `before` is of the same group.
+
+    With `judge`, the line says whether the figure is within its target.
+    """
     lines: list[str] = []
-    group = None
-    for figure in figures:
-        if figure.group != group:
-            group = figure.group
-            lines += ["", f"{group:<42}{'measured':>13}{'target':>15}"]
-        target = f"<= {_number(figure.limit)} {figure.unit}"
-        measured = f"{_number(figure.measured)} {figure.unit}"
-        verdict = ("ok  " if figure.ok else "MISS") if judge else ""
-        lines.append(f"  {figure.name:<40}{measured:>13}{target:>15}  {verdict}  {figure.detail}".rstrip())
+    if not before or before[-1].group != figure.group:
+        lines += ["", f"{figure.group:<42}{'measured':>13}{'target':>15}"]
+    target = f"<= {_number(figure.limit)} {figure.unit}"
+    measured = f"{_number(figure.measured)} {figure.unit}"
+    verdict = ("ok  " if figure.ok else "MISS") if judge else ""
+    lines.append(f"  {figure.name:<40}{measured:>13}{target:>15}  {verdict}  {figure.detail}".rstrip())
     return "\n".join(lines)
 
 

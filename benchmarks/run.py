@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from figures import Figure, format_table, machine
+from figures import Figure, format_figure, machine
 from memory import anonymous_memory
 from repository import installed
 from speed import add, checkout
@@ -55,11 +55,13 @@ def main() -> None:
     figures: list[Figure] = []
     try:
         for name in arguments.only:
-            figures += CASES[name](workplace)
+            for figure in CASES[name](workplace):
+                _say("")
+                print(format_figure(figure, figures[-1:], judge=not arguments.quick), flush=True)
+                figures.append(figure)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         _say("")
-    print(format_table(figures, judge=not arguments.quick))
     print(f"\nrepetitions: {scale.repetitions}; data kept in {folder}")
     if arguments.quick:
         print("The data was small and measured once: this shows that it works, not how fast it is.")
