@@ -19,6 +19,7 @@ __all__ = [
     "MAX_SIZE_BYTES",
     "OPAQUE",
     "DType",
+    "Tensor",
     "View",
     "are_counts",
     "check_shape",
@@ -127,6 +128,15 @@ def check_shape(dtype: str, shape: Sequence[int], size: int) -> None:
             raise FormatError(f"{size} bytes are not {dtype} {list(shape[:8])}")
     elif not is_dtype(dtype) or not are_counts(shape):
         raise FormatError(f"dtype {dtype[:40]!r} with a shape of {len(shape)} dimensions is no dtype and shape")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value in memory: `data` are its elements in C order. dtype "opaque" has shape (len(data),)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

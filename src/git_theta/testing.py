@@ -26,7 +26,7 @@ from pathlib import Path
 from git_theta.errors import DamagedObjectError, FormatError
 from git_theta.formats.base import HEAD_SIZE_BYTES, MAX_SPANS, Format, Span
 from git_theta.source import BytesSource
-from git_theta.tensor import DTYPES, MAX_NAME_LENGTH, MAX_RANK, View, check_shape, nbytes
+from git_theta.tensor import DTYPES, MAX_NAME_LENGTH, MAX_RANK, Tensor, View, check_shape, nbytes
 from git_theta.updates.base import Update
 from git_theta.value import SourceValue, Stream
 
@@ -51,15 +51,6 @@ _FOREIGN = {
     "empty zip": b"PK\x05\x06" + bytes(18),
     "pickle": b"\x80\x04]\x94.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """What the producer says a tensor is: `data` are its elements in C order. dtype "opaque" has shape (len(data),)."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ not grow with the value. The core compares and keeps a payload only if it is equ
 their digest are damage, never a fallback.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from git_theta.source import Source
+from git_theta.tensor import Tensor
 
-__all__ = ["CHUNK_BYTES", "Base", "Update", "Value"]
+__all__ = ["CHUNK_BYTES", "Base", "Supplied", "Supplier", "Update", "Value"]
 
 CHUNK_BYTES = 2 * 2**20
 
@@ -85,5 +86,33 @@ class Update(Protocol):
 
         The payload may be hostile: every length in it is checked before anything is allocated for it. Raises
         DamagedObjectError where it is not one that `encode` writes.
+        """
+        ...
+
+
+class Supplied(Update, Protocol):
+    """An update of one parameter whose content the user brought (`git theta add --update-path`).
+
+    `encode` stores what was brought, and whatever it takes besides to be exact; None where the value is not what the
+    update makes of its base, as far as that can be told.
+    """
+
+    def apply(self, base: Base) -> Iterator[bytes | memoryview]:
+        """The value that the update makes of its base, of the base's dtype, shape and size, in runs of a few MiB.
+
+        What comes out is the same on every machine.
+        """
+        ...
+
+
+@runtime_checkable
+class Supplier(Protocol):
+    """An update that users may bring the content of: a plugin that has this method beside those of `Update`."""
+
+    def supplied(self, tensors: Mapping[str, Tensor], dtype: str, shape: tuple[int, ...]) -> Supplied:
+        """The update of a parameter of this dtype and shape by `tensors`, the ones that the user's file has for it.
+
+        Their names are the update's own, such as "R" and "C". Raises InputError, without the parameter's name, where
+        one is missing or unknown, does not fit, is not finite, or where a parameter of this dtype cannot be updated so.
         """
         ...
