@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from git_theta.config import Settings
 from git_theta.depot import Depot, open_depot
 from git_theta.manifest import Manifest, Piece, Record, Step
 from git_theta.source import BytesSource
+from git_theta.updates.base import Supplied
 
 Tensor = tuple[str, Sequence[int], bytes]
 
@@ -81,9 +83,14 @@ def opened(root: Path, settings: Settings = Settings(threads=2)) -> Iterator[Dep
         depot.catalogue.close()
 
 
-def take(content: bytes, depot: Depot, known: Sequence[Manifest] = ()) -> Manifest:
+def take(
+    content: bytes,
+    depot: Depot,
+    known: Sequence[Manifest] = (),
+    supplied: Mapping[str, Supplied] = MappingProxyType({}),
+) -> Manifest:
     """The manifest of content in memory."""
-    return checkpoint.take(BytesSource(content), depot, known)
+    return checkpoint.take(BytesSource(content), depot, known, supplied=supplied)
 
 
 def content_of(manifest: Manifest, depot: Depot) -> bytes:

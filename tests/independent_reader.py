@@ -241,4 +241,80 @@ def converted(bits: int, source: tuple[int, ...], target: tuple[int, ...]) -> in
     return sign << wider + room | min(made, top)
 
 
-UPDATES: dict[str, Callable[..., bytes]] = {"dense": dense, "delta": delta, "sparse": sparse, "cast": cast}
+def low_rank(payload: bytes, size: int, base: bytes) -> bytes:
+    """The value of a low-rank payload, one element after another."""
+    *kinds, rank, columns, scaling, right_size, left_size = struct.unpack_from("<BBBBIQdQQ", payload)
+    word = width_of(kinds[0])
+    rows = size // word // columns
+    at = 40 + right_size
+    right = numbers(dense(payload[40:at], rank * columns * width_of(kinds[2])), kinds[2])
+    left = numbers(dense(payload[at : at + left_size], rows * rank * width_of(kinds[1])), kinds[1])
+    old = numbers(base[:size].ljust(size, b"\0"), kinds[0])
+    wide = 3 if 3 in kinds[:3] else 2
+    made: list[float] = []
+    for row, column in itertools.product(range(rows), range(columns)):
+        total = 0.0
+        for k in range(rank):
+            total = rounded(left[row * rank + k] * right[k * columns + column] + total, wide)
+        total = rounded(total * rounded(scaling, wide), wide)
+        if kinds[3] != 255:
+            total = rounded(total, kinds[3])
+        made.append(rounded(total + old[row * columns + column], wide))
+    return delta(payload[at + left_size :], size, prediction(made, kinds[0], base, size))
+
+
+def ia3(payload: bytes, size: int, base: bytes) -> bytes:
+    """The value of an ia3 payload."""
+    kind, other, count, inner, coded_size = struct.unpack_from("<BB6xQQQ", payload)
+    at = 32 + coded_size
+    multipliers = numbers(dense(payload[32:at], count * width_of(other)), other)
+    old = numbers(base[:size].ljust(size, b"\0"), kind)
+    wide = 3 if 3 in (kind, other) else 2
+    made = [rounded(number * multipliers[index // inner % count], wide) for index, number in enumerate(old)]
+    return delta(payload[at:], size, prediction(made, kind, base, size))
+
+
+def width_of(kind: int) -> int:
+    return sum(FLOATS[kind][1:], 1) // 8
+
+
+def numbers(data: bytes, kind: int) -> list[float]:
+    """The floats in bytes."""
+    width = width_of(kind)
+    return [number(int.from_bytes(data[at : at + width], "little"), kind) for at in range(0, len(data), width)]
+
+
+def number(bits: int, kind: int) -> float:
+    found: float = struct.unpack("<d", converted(bits, FLOATS[kind][1:], FLOATS[3][1:]).to_bytes(8, "little"))[0]
+    return found
+
+
+def bits_of(value: float, kind: int) -> int:
+    """The bits of a number, rounded as `cast` has it."""
+    bits: int = struct.unpack("<Q", struct.pack("<d", value))[0]
+    for source, target in itertools.pairwise([3, *([2] if kind < 2 else []), kind]):
+        bits = converted(bits, FLOATS[source][1:], FLOATS[target][1:])
+    return bits
+
+
+def rounded(value: float, kind: int) -> float:
+    return number(bits_of(value, kind), kind)
+
+
+def prediction(made: list[float], kind: int, base: bytes, size: int) -> bytes:
+    width = width_of(kind)
+    data = base[:size].ljust(size, b"\0")
+    return b"".join(
+        data[index * width : (index + 1) * width] if value != value else bits_of(value, kind).to_bytes(width, "little")
+        for index, value in enumerate(made)
+    )
+
+
+UPDATES: dict[str, Callable[..., bytes]] = {
+    "dense": dense,
+    "delta": delta,
+    "sparse": sparse,
+    "cast": cast,
+    "low-rank": low_rank,
+    "ia3": ia3,
+}

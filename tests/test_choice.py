@@ -1,7 +1,7 @@
 """What a new version of a value is stored as, what keeps it from that, and that every version comes back."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from git_theta import manifest, plugins
 from git_theta.choice import MAX_CHAIN
 from git_theta.config import Settings
 from git_theta.depot import Depot
-from git_theta.errors import ConfigError, DamagedObjectError
-from git_theta.manifest import Manifest, Step
+from git_theta.errors import ConfigError, DamagedObjectError, InputError, MissingObjectError
+from git_theta.manifest import Manifest, Record, Step
+from git_theta.tensor import Tensor
+from git_theta.updates.base import Supplied, Supplier
 from git_theta.updates.delta import DELTA
 from tests import independent_reader
 from tests.checkpoints import (
@@ -94,6 +96,102 @@ def test_a_new_version_is_stored_as_what_it_adds(tmp_path: Path, content: bytes,
         assert take(content, depot, [second]) == second
         assert take(model(BASE), depot, [second]) == first
         assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "steps"),
+    [
+        pytest.param(weights(3000), trained(weights(3000), 0, 1e-6), ["dense", "delta"], id="trained"),
+        pytest.param(weights(3000), sprinkled(weights(3000), 3), ["dense", "sparse"], id="an element"),
+        pytest.param(weights(3000), weights(3000, 9), ["dense"], id="another value"),
+        pytest.param(weights(100), sprinkled(weights(100), 1), ["dense"], id="too small"),
+        pytest.param(b"", b"", ["dense"], id="empty"),
+    ],
+)
+def test_small_values_build_on_others_too(depot: Depot, old: bytes, new: bytes, steps: list[str]) -> None:
+    """Their payloads lie in one object, where the same one under two names is stored once."""
+
+    def file(first: bytes, second: bytes) -> bytes:
+        shape = (len(old) // 4,)
+        return safetensors({"a": ("F32", shape, first), "b": ("F32", shape, second), "c": ("F32", (1, *shape), second)})
+
+    before = take(file(old, old), depot)
+    count = len(objects(depot.store.root))
+    made = take(file(new, new), depot, [before])
+    assert [stored(made, name) for name in "abc"] == [steps] * 3
+    assert content_of(made, depot) == file(new, new)
+    assert len(objects(depot.store.root)) <= count + 2  # the bundle and the layout
+    back = take(file(new, old), depot, [made])
+    assert back.parameters["b"] == before.parameters["b"]
+
+
+def test_very_many_small_values_are_not_compared_with_their_bases(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("git_theta.checkpoint.MAX_SMALL_BASES", 1)
+
+    def file(data: bytes) -> bytes:
+        return safetensors(dict.fromkeys("ab", ("F32", (3000,), data)))
+
+    made = take(file(sprinkled(weights(3000), 3)), depot, [take(file(weights(3000)), depot)])
+    assert stored(made, "a") == ["dense"]
+
+
+def supply(update: str, tensors: Mapping[str, Tensor], like: Record) -> dict[str, Supplied]:
+    supplier = plugins.update(update)
+    assert isinstance(supplier, Supplier)
+    return {"w": supplier.supplied(tensors, like.dtype, like.shape)}
+
+
+def array(values: "np.ndarray[tuple[int, ...], np.dtype[np.floating]]") -> Tensor:
+    return Tensor("F32", values.shape, values.astype("<f4").tobytes())
+
+
+NUMBERS = np.random.default_rng(5)
+LEFT, RIGHT = (NUMBERS.standard_normal(shape).astype("<f4") * 0.01 for shape in ((ROWS, 4), (4, 100)))
+MERGED = (np.frombuffer(BASE, "<f4").reshape(ROWS, 100) + LEFT @ RIGHT).astype("<f4").tobytes()
+
+
+@pytest.mark.parametrize("rows", [ROWS, 40], ids=["large", "small"])
+def test_a_supplied_update_is_what_is_stored(depot: Depot, rows: int) -> None:
+    """Beside others that changed by themselves, and although the same values are stored otherwise already."""
+    first = take(model(BASE[: rows * 400]), depot)
+    content = model(MERGED[: rows * 400]).replace(BASE[:80_000], trained(BASE[:80_000]))
+    plain = take(content, depot, [first])
+    assert stored(plain) == ["dense", "delta"]
+    given = supply("low-rank", {"R": array(LEFT[:rows]), "C": array(RIGHT)}, first.parameters["w"])
+    second = take(content, depot, [plain, first], given)
+    assert (stored(second), stored(second, "fixed")) == (["dense", "low-rank"], stored(plain, "fixed"))
+    assert second.parameters["w"].store[1].size < rows * 20 + 3000
+    assert content_of(second, depot) == content
+    assert take(content, depot, [second]) == second
+    assert take(model(BASE[: rows * 400]), depot, [first], given) == first
+
+
+def test_a_supplied_update_of_another_base_is_refused(depot: Depot) -> None:
+    first = take(model(BASE), depot)
+    given = supply("low-rank", {"R": array(LEFT), "C": array(-RIGHT)}, first.parameters["w"])
+    with pytest.raises(InputError, match=r"parameter 'w': it is not what the supplied low-rank update makes"):
+        take(model(MERGED), depot, [first], given)
+    wide = np.frombuffer(MERGED, "<f4").astype("<f8").tobytes()
+    with pytest.raises(InputError, match=r"parameter 'w': it is F64 \[400, 100\], and its base F32"):
+        take(model(wide, "F64", 8), depot, [first], given)
+
+
+def test_a_supplied_update_needs_its_base(depot: Depot) -> None:
+    first = take(model(BASE), depot)
+    given = supply("ia3", {"ia3": array(LEFT[:, :1])}, first.parameters["w"])
+    _object(depot, first).unlink()
+    with pytest.raises(MissingObjectError, match=r"parameter 'w': the version before is not on this machine"):
+        take(model(MERGED), depot, [first], given)
+
+
+@pytest.mark.parametrize("detect", [True, False])
+def test_a_low_rank_difference_is_found_on_request(tmp_path: Path, detect: bool) -> None:
+    with opened(tmp_path, Settings(detect_low_rank=detect)) as depot:
+        second = take(model(MERGED), depot, [take(model(BASE), depot)])
+        assert stored(second) == ["dense", "low-rank" if detect else "delta"]
+        assert content_of(second, depot) == model(MERGED)
 
 
 def test_a_large_value_is_never_held_whole(depot: Depot) -> None:

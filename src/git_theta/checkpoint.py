@@ -7,20 +7,33 @@ vouch for are stored. A few chunks per thread are in memory, whatever the size o
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from git_theta import layout as layouts
 from git_theta import plugins
-from git_theta.choice import store_update
+from git_theta.choice import Unstored, encode_update, store_update
 from git_theta.depot import Depot
-from git_theta.errors import ConfigError, DataError, FormatError, ManifestError, RepositoryError, ThetaError
+from git_theta.errors import (
+    ConfigError,
+    DataError,
+    FormatError,
+    InputError,
+    ManifestError,
+    MissingObjectError,
+    RepositoryError,
+    ThetaError,
+)
 from git_theta.formats.base import HEAD_SIZE_BYTES, Span
 from git_theta.layout import Layout
 from git_theta.manifest import MAX_PIECES, Manifest, Piece, Record, Step, is_word
+from git_theta.names import shown
 from git_theta.source import BytesSource, Source
 from git_theta.tensor import OPAQUE
+from git_theta.updates.base import Supplied
 from git_theta.updates.dense import DENSE
 from git_theta.value import HeldValue, SourceValue, digest_of, encode_small, runs, store_value
 
@@ -28,6 +41,8 @@ __all__ = ["Interrupted", "segment", "take", "whole_digest"]
 
 SMALL_BYTES = 2**16
 BUNDLE_BYTES = 32 * 2**20
+MIN_BASED_BYTES = 512
+MAX_SMALL_BASES = 4096
 _BATCH = 256
 _BATCH_BYTES = 2 * 2**20
 
@@ -62,15 +77,17 @@ def take(
     depot: Depot,
     known: Sequence[Manifest] = (),
     *,
+    supplied: Mapping[str, Supplied] = MappingProxyType({}),
     progress: Callable[[int], None] = lambda size_bytes: None,
     stop: threading.Event | None = None,
 ) -> Manifest:
     """The manifest of a checkpoint, after storing what is new in it.
 
     A value that stands in one of the `known` manifests keeps that record, if the catalogue vouches for it: equal
-    content has equal text. `progress` is told of bytes dealt with, from several threads. Raises ChangedError if the
-    source changed meanwhile, SpaceError on a full disk, and Interrupted once `stop` is set; objects already written
-    stay, whole.
+    content has equal text. A new value of a parameter builds on that of the last known manifest that has it, by the
+    `supplied` update if there is one. `progress` is told of bytes dealt with, from several threads. Raises ChangedError
+    if the source changed meanwhile, InputError where a value is not what its supplied update makes, SpaceError on a
+    full disk, and Interrupted once `stop` is set; objects already written stay, whole.
     """
     if source.size > MAX_PIECES * depot.settings.max_object_bytes:
         raise ConfigError(
@@ -83,9 +100,9 @@ def take(
     text = layouts.format(layout)
     values = [SourceValue(watched, span.offset, span.size, span.dtype, span.shape) for span in spans]
     values.append(SourceValue(BytesSource(text), 0, len(text), OPAQUE, (len(text),)))
-    records_by_name = {name: record for manifest in known for name, record in manifest.parameters.items()}
-    bases = [*(records_by_name.get(span.name) for span in spans), None]
-    kept = _Intake(depot, known, progress).keep(values, bases, watched.stop)
+    bases = {name: record for manifest in known for name, record in manifest.parameters.items()}
+    origins = [_Origin(span.name, bases.get(span.name), supplied.get(span.name)) for span in spans]
+    kept = _Intake(depot, known, progress).keep(values, [*origins, _Origin("")], watched.stop)
     rows = zip(spans, kept, strict=False)  # the layout, which is last, has no span
     records = {
         span.name: Record(span.dtype, span.shape, span.size, item.digest, item.steps, span.strides, span.views)
@@ -129,12 +146,26 @@ class _Watched:
 
 
 @dataclass(frozen=True, slots=True)
+class _Origin:
+    """The parameter that a value is of, and what it may build on: a base, an update that the user brought."""
+
+    name: str
+    base: Record | None = None
+    supplied: Supplied | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Kept:
-    """A value dealt with: its digest, and its steps or, without any, the payload that is still to be bundled."""
+    """A value dealt with: its digest, and its steps or, without any, the last of them that is still to be bundled."""
 
     digest: str
     steps: tuple[Step, ...] = ()
-    payload: bytes = b""
+    last: Unstored | None = None
+
+    @property
+    def key(self) -> tuple[str, tuple[Step, ...]]:
+        """What tells bundled payloads apart: the same bytes may be stored as updates of several bases."""
+        return self.digest, self.last.before if self.last else ()
 
 
 class _Intake:
@@ -150,11 +181,12 @@ class _Intake:
             for record in manifest.records()
         }
         self._here: dict[str, bool] = {}
-        self._payloads: dict[str, bytes] = {}
-        self._payload_bytes = 0
-        self._bundled: dict[str, tuple[Step, ...]] = {}
+        self._small_bases = 0
+        self._bundle: dict[tuple[str, tuple[Step, ...]], Unstored] = {}
+        self._bundle_bytes = 0
+        self._bundled: dict[tuple[str, tuple[Step, ...]], tuple[Step, ...]] = {}
 
-    def keep(self, values: Sequence[SourceValue], bases: Sequence[Record | None], stop: threading.Event) -> list[_Kept]:
+    def keep(self, values: Sequence[SourceValue], origins: Sequence[_Origin], stop: threading.Event) -> list[_Kept]:
         """What became of each value, given with what it may build on.
 
         Large ones begin first, so that no thread ends long after the others.
@@ -163,7 +195,7 @@ class _Intake:
 
         def keep(*batch: int) -> list[_Kept]:
             try:
-                return self._keep_batch([(values[index], bases[index]) for index in batch])
+                return self._keep_batch([(values[index], origins[index]) for index in batch])
             except BaseException as error:
                 errors.append(error)
                 stop.set()
@@ -174,6 +206,7 @@ class _Intake:
             (i for i, value in enumerate(values) if value.size >= SMALL_BYTES), key=lambda i: -values[i].size
         )
         small = _small_batches(values)
+        self._small_bases = sum(origins[index].base is not None for batch in small for index in batch)
         threads = self._depot.settings.thread_count
         with ThreadPoolExecutor(threads) as pool:
             try:
@@ -186,7 +219,7 @@ class _Intake:
                         pool.submit(keep, *later) for later in small[number + 2 * threads : number + 2 * threads + 1]
                     )
                     for index, item in zip(batch, items, strict=True):
-                        kept[index] = item if item.steps else self._bundle(item)
+                        kept[index] = self._bundled_later(item)
                 self._end_bundle()
                 for index, future in zip(large, futures, strict=True):
                     [kept[index]] = future.result()
@@ -196,34 +229,56 @@ class _Intake:
                 if error in errors:
                     raise errors[0] from None
                 raise
-        return [item if item.steps else _Kept(item.digest, self._bundled[item.digest]) for item in kept]
+        return [item if item.steps else _Kept(item.digest, self._bundled[item.key]) for item in kept]
 
-    def _keep_batch(self, values: Sequence[tuple[SourceValue, Record | None]]) -> list[_Kept]:
-        kept = [self._keep(value, base) for value, base in values]
+    def _keep_batch(self, values: Sequence[tuple[SourceValue, _Origin]]) -> list[_Kept]:
+        kept = [self._keep(value, origin) for value, origin in values]
         self._progress(sum(value.size for value, _ in values))
         return kept
 
-    def _keep(self, value: SourceValue, base: Record | None) -> _Kept:
+    def _keep(self, value: SourceValue, origin: _Origin) -> _Kept:
         digest, held = digest_of(value)
-        steps = self._find(digest, value)
+        unchanged = origin.base is not None and origin.base.digest == digest
+        steps = self._find(digest, value) if origin.supplied is None or unchanged else ()
         if steps:
             return _Kept(digest, steps)
         if value.size < SMALL_BYTES and isinstance(held, HeldValue):
-            return _Kept(digest, payload=encode_small(held, compress=self._compress))
-        steps = self._update(held, digest, base) if base is not None else ()
+            payload = encode_small(held, compress=self._compress)
+            return _Kept(
+                digest, last=self._small_update(held, digest, len(payload), origin) or Unstored((), DENSE.name, payload)
+            )
+        steps = self._update(held, digest, origin)
         return _Kept(digest, steps or store_value(held, digest, self._depot.store, compress=self._compress))
 
-    def _update(self, value: SourceValue | HeldValue, digest: str, base: Record) -> tuple[Step, ...]:
+    def _update(self, value: SourceValue | HeldValue, digest: str, origin: _Origin) -> tuple[Step, ...]:
         """The steps by which the value comes of its base; none where they are not here, or not worth it."""
-        try:
-            return (self._holds(base.store) and store_update(value, digest, base, self._depot)) or ()
-        except (ThetaError, OSError, Interrupted):
-            raise
-        except Exception as error:  # noqa: BLE001  # no bug of an update, ours or a plugin's, keeps a file from being stored
-            logging.getLogger(__name__).warning(
-                "git-theta: an update failed on a value (%s: %s); storing it whole", type(error).__name__, error
-            )
+        base, supplied = origin.base, origin.supplied
+        if base is None or not self._has_base(origin):
             return ()
+        steps = None
+        with _updating(origin):
+            steps = store_update(value, digest, base, self._depot, supplied)
+        return steps or ()
+
+    def _small_update(self, value: HeldValue, digest: str, dense_size: int, origin: _Origin) -> Unstored | None:
+        """The same for a small value; none where there are so many that a look at their bases would take long."""
+        base, supplied = origin.base, origin.supplied
+        few = self._small_bases <= MAX_SMALL_BASES and value.size >= MIN_BASED_BYTES
+        if base is None or not (few or supplied) or not self._has_base(origin):
+            return None
+        last = None
+        with _updating(origin):
+            last = encode_update(value, digest, dense_size, base, self._depot, supplied)
+        return last  # noqa: RET504  # `_updating` may end the block
+
+    def _has_base(self, origin: _Origin) -> bool:
+        """Whether the objects of the base are here; raises MissingObjectError where a supplied update needs them."""
+        if origin.base is not None and self._holds(origin.base.store):
+            return True
+        if origin.supplied is not None:
+            what = f"parameter '{shown(origin.name[:80])}'"
+            raise MissingObjectError(f"{what}: the version before is not on this machine; run: git theta fetch")
+        return False
 
     def _find(self, digest: str, value: SourceValue) -> tuple[Step, ...]:
         """Steps that this machine vouches for and holds the objects of, a known manifest's if possible; or none.
@@ -254,29 +309,48 @@ class _Intake:
             return False
         return True
 
-    def _bundle(self, item: _Kept) -> _Kept:
+    def _bundled_later(self, item: _Kept) -> _Kept:
         """Put the payload of a small value among those of the next shared object; the item is left without it."""
-        if item.digest not in self._bundled and item.digest not in self._payloads:
+        if item.last is None:
+            return item
+        if item.key not in self._bundled and item.key not in self._bundle:
             limit = min(BUNDLE_BYTES, self._depot.settings.max_object_bytes)
-            if self._payload_bytes + len(item.payload) > limit:
+            if self._bundle_bytes + len(item.last.payload) > limit:
                 self._end_bundle()
-            self._payloads[item.digest] = item.payload
-            self._payload_bytes += len(item.payload)
-        return _Kept(item.digest)
+            self._bundle[item.key] = item.last
+            self._bundle_bytes += len(item.last.payload)
+        return replace(item, last=replace(item.last, payload=b""))
 
     def _end_bundle(self) -> None:
         """Write the shared object."""
         with self._depot.store.writer() as writer:
-            for payload in self._payloads.values():
-                writer.write(payload)
+            for last in self._bundle.values():
+                writer.write(last.payload)
             pieces = writer.finish()
         offset = 0
-        for digest, payload in self._payloads.items():
-            held = (Piece(pieces[0].oid, pieces[0].size, offset, len(payload)),) if payload else ()
-            self._bundled[digest] = (Step(DENSE.name, held),)
-            offset += len(payload)
-        self._payloads.clear()
-        self._payload_bytes = 0
+        for key, last in self._bundle.items():
+            size = len(last.payload)
+            held = (Piece(pieces[0].oid, pieces[0].size, offset, size),) if size else ()
+            bases = (len(last.before) - 1,) if last.before else ()
+            self._bundled[key] = (*last.before, Step(last.update, held, bases))
+            offset += size
+        self._bundle.clear()
+        self._bundle_bytes = 0
+
+
+@contextmanager
+def _updating(origin: _Origin) -> Iterator[None]:
+    """Around an update: errors name the parameter; a bug is logged, and the value is stored by itself."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"parameter '{shown(origin.name[:80])}': {error}") from error
+    except (ThetaError, OSError, Interrupted):
+        raise
+    except Exception as error:  # noqa: BLE001  # no bug of an update, ours or a plugin's, keeps a file from being stored
+        logging.getLogger(__name__).warning(
+            "git-theta: an update failed on a value (%s: %s); storing it whole", type(error).__name__, error
+        )
 
 
 def _small_batches(values: Sequence[SourceValue]) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 Both are read once: what differs is counted, and windows in which something does are encoded by each update. The one
 that promises least is written, decoded and compared; it is kept only if it is smaller than a dense value by a margin.
+Small values are encoded whole. An update that the user supplied is the only one that is tried.
 """
 
 from collections.abc import Sequence
@@ -9,19 +10,27 @@ from dataclasses import dataclass
 
 from git_theta import plugins
 from git_theta.depot import Depot
-from git_theta.errors import ConfigError, DataError, ManifestError, RepositoryError
+from git_theta.errors import ConfigError, DataError, InputError, ManifestError, RepositoryError
 from git_theta.manifest import Record, Step
+from git_theta.source import BytesSource, Source
 from git_theta.tensor import words_of
-from git_theta.updates.base import CHUNK_BYTES, Update
+from git_theta.updates import floats
+from git_theta.updates.base import CHUNK_BYTES, Supplied, Update
 from git_theta.updates.dense import DENSE
-from git_theta.value import HeldValue, SourceValue, Stream, held, runs
+from git_theta.updates.floats import FLOATS
+from git_theta.updates.low_rank import DETECTED
+from git_theta.updates.stream import Stream
+from git_theta.value import HeldValue, SourceValue, held, runs
 
-__all__ = ["MAX_CHAIN", "store_update"]
+__all__ = ["MAX_CHAIN", "Unstored", "encode_update", "store_update"]
 
 MAX_CHAIN = 8
 """Steps of a record that is written; each costs time when it is rebuilt."""
 
 MARGIN = 0.95
+_STEP_BYTES = 128
+"""About what another step of a record adds to the manifest."""
+
 _WINDOW_BYTES = 64 * 2**10
 _WINDOWS = 4
 
@@ -38,6 +47,10 @@ class _Origin:
         given = iter([self.data]) if self.data else runs(self.record, self.depot.store)
         return Stream(self.record.dtype, self.record.shape, self.record.size, given)
 
+    def limit(self, dense_size: float) -> int:
+        """Bytes that one more step may have: neither it nor the later steps together cost more than a dense value."""
+        return int(min(MARGIN * dense_size, dense_size - sum(step.size for step in self.record.store[1:])))
+
 
 @dataclass(frozen=True, slots=True)
 class _Window:
@@ -48,29 +61,115 @@ class _Window:
     changed: int
 
 
-def store_update(value: SourceValue | HeldValue, digest: str, base: Record, depot: Depot) -> tuple[Step, ...] | None:
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """A step that is still to be written: its payload, and the steps before it."""
+
+    before: tuple[Step, ...]
+    update: str
+    payload: bytes
+
+
+def store_update(
+    value: SourceValue | HeldValue, digest: str, base: Record, depot: Depot, supplied: Supplied | None = None
+) -> tuple[Step, ...] | None:
     """The steps that rebuild a value from those of a base, after storing the last; None where a dense value is as good.
 
     A base that is not whole on this machine, or that this git-theta cannot read, is no base. The base is verified and
-    the new step decoded here, so that this machine may vouch for the steps.
+    the new step decoded here, so that this machine may vouch for the steps. Raises InputError where the value is not
+    what a supplied update makes of its base.
     """
-    updates = _updates(depot)
-    alike = base.dtype == value.dtype
-    aligned = base.shape[1:] == value.shape[1:] if alike else base.shape == value.shape
-    if not updates or not aligned or not base.size or len(base.store) >= MAX_CHAIN:
+    if not _may_build(value, base, supplied):
         return None
     try:
         origin = _Origin(base, held(runs(base, depot.store), base.size), depot)
-        changed, windows = _compared(value, origin) if alike else (0, [])
-        dense = _dense_size(value, windows)
-        limit = int(min(MARGIN * dense, dense - sum(step.size for step in base.store[1:])))
-        for update in _ranked(updates, windows, changed, limit, value.dtype):
+        if supplied is not None:
+            _check_fits(value, supplied, origin)
+        for update, limit in _candidates(value, origin, supplied):
             step = _stored(update, value, digest, origin, limit)
             if step is not None:
                 return (*(_restated(step, base, value) for step in base.store), step)
     except (DataError, ManifestError, RepositoryError):
-        return None
+        if supplied is not None:
+            raise
     return None
+
+
+def encode_update(
+    value: HeldValue, digest: str, dense_size: int, base: Record, depot: Depot, supplied: Supplied | None = None
+) -> Unstored | None:
+    """As `store_update`, for a small value whose payload will share an object with others."""
+    if not _may_build(value, base, supplied):
+        return None
+    try:
+        origin = _Origin(base, held(runs(base, depot.store), base.size), depot)
+        if supplied is not None:
+            _check_fits(value, supplied, origin)
+        best: tuple[Update, bytes] | None = None
+        limit = origin.limit(dense_size) - _STEP_BYTES
+        for update in [supplied] if supplied is not None and supplied.bases else _updates(depot):
+            payload = update.encode(value, [origin.stream()])
+            joined = b"" if payload is None else b"".join(payload)
+            if joined and len(joined) <= limit and (best is None or len(joined) < len(best[1])):
+                best = update, joined
+        if best is not None and _decodes(best[0], BytesSource(best[1]), value.size, digest, origin):
+            return Unstored(tuple(_restated(step, base, value) for step in base.store), best[0].name, best[1])
+    except (DataError, ManifestError, RepositoryError):
+        if supplied is not None:
+            raise
+    return None
+
+
+def _may_build(value: SourceValue | HeldValue, base: Record, supplied: Supplied | None) -> bool:
+    if base.dtype == value.dtype:
+        aligned = base.shape[1:] == value.shape[1:]
+    else:
+        aligned = base.shape == value.shape and supplied is None
+    if supplied is not None and not aligned:
+        raise InputError(f"it is {value.dtype} {list(value.shape)}, and its base {base.dtype} {list(base.shape)}")
+    return aligned and base.size > 0 and len(base.store) < MAX_CHAIN
+
+
+def _candidates(value: SourceValue | HeldValue, origin: _Origin, supplied: Supplied | None) -> list[tuple[Update, int]]:
+    """The updates to try in this order, each with the bytes that it may take."""
+    if supplied is not None and supplied.bases:
+        return [(supplied, origin.limit(_dense_size(value, [])))]
+    updates = _updates(origin.depot)
+    if not updates:
+        return []
+    changed, windows = _compared(value, origin) if origin.record.dtype == value.dtype else (0, [])
+    limit = origin.limit(_dense_size(value, windows))
+    ranked = _ranked(updates, windows, changed, limit, value.dtype)
+    found = [(update, limit) for update, _ in ranked]
+    if origin.depot.settings.detect_low_rank and changed:
+        found.insert(0, (DETECTED, min(limit, *(int(size) for _, size in ranked[:1]))))
+    return found
+
+
+def _check_fits(value: SourceValue | HeldValue, supplied: Supplied, origin: _Origin) -> None:
+    """Raise InputError unless the update explains at least half of how far the value is from its base."""
+    old, made = origin.stream(), origin.stream()
+    applied = Stream(value.dtype, value.shape, value.size, supplied.apply(made))
+    change = misfit = 0.0
+    for chunk in value.chunks():
+        change += _distance(chunk, old.take(len(chunk)), value.dtype)
+        misfit += _distance(chunk, applied.take(len(chunk)), value.dtype)
+    if misfit > change / 2:
+        raise InputError(
+            f"it is not what the supplied {supplied.name} update makes of the version before; "
+            "look whether the update belongs to that version"
+        )
+
+
+def _distance(new: memoryview, other: memoryview, dtype: str) -> float:
+    """The sum of the absolute differences of floats, as far as they are finite; of anything else, how many differ."""
+    import numpy as np
+
+    if dtype in FLOATS:
+        with np.errstate(all="ignore"):
+            apart = np.abs(floats.values(new, dtype, "F64") - floats.values(other, dtype, "F64"))
+        return float(apart[np.isfinite(apart)].sum())
+    return float(np.count_nonzero(np.frombuffer(new, np.uint8) != np.frombuffer(other, np.uint8)))
 
 
 def _updates(depot: Depot) -> list[Update]:
@@ -127,18 +226,19 @@ def _dense_size(value: SourceValue | HeldValue, windows: Sequence[_Window]) -> f
 
 def _ranked(
     updates: Sequence[Update], windows: Sequence[_Window], changed: int, limit: int, dtype: str
-) -> list[Update]:
-    """The updates that promise to stay below the limit, the best first; all of them where nothing can be compared.
+) -> list[tuple[Update, float]]:
+    """The updates that promise to stay below the limit, with their bytes, the best first; all of them where nothing can
+    be compared.
 
     Those within a thousandth of the limit are equals, in the order of the settings.
     """
     seen = sum(window.changed for window in windows)
-    promises: list[tuple[int, int, Update]] = []
-    for index, update in enumerate(updates):
-        size = sum(_sampled(update, window, dtype) for window in windows) * changed / seen if seen else 0
-        if size <= limit:
-            promises.append((int(1000 * size / (limit + 1)), index, update))
-    return [update for _, _, update in sorted(promises, key=lambda promise: promise[:2])]
+    sizes = [
+        (update, sum(_sampled(update, window, dtype) for window in windows) * changed / seen if seen else 0.0)
+        for update in updates
+    ]
+    promises = [(update, size) for update, size in sizes if size <= limit]
+    return sorted(promises, key=lambda promise: int(1000 * promise[1] / (limit + 1)))
 
 
 def _sampled(update: Update, window: _Window, dtype: str) -> float:
@@ -162,10 +262,15 @@ def _stored(update: Update, value: SourceValue | HeldValue, digest: str, origin:
                 return None
         base.finish()
         step = Step(update.name, writer.finish(), (len(origin.record.store) - 1,))
+    with origin.depot.store.reader(step.pieces) as stored:
+        return step if _decodes(update, stored, value.size, digest, origin) else None
+
+
+def _decodes(update: Update, payload: Source, size: int, digest: str, origin: _Origin) -> bool:
+    """Whether a payload gives the value back."""
     from blake3 import blake3
 
     hasher = blake3()
-    with origin.depot.store.reader(step.pieces) as stored:
-        for decoded in update.decode(stored, value.size, [origin.stream()]):
-            hasher.update(decoded)
-    return step if hasher.hexdigest() == digest else None
+    for decoded in update.decode(payload, size, [origin.stream()]):
+        hasher.update(decoded)
+    return hasher.hexdigest() == digest

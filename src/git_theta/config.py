@@ -34,7 +34,8 @@ class Settings:
     hosts refuse LFS objects above 2 GB). threads: for hashing and coding. skip_smudge: leave manifests in the worktree.
     smudge_limit_bytes: a larger checkpoint is left as its manifest by a checkout, which Git holds in memory whole.
     fsync: flush each object to the disk before it gets its name. sharing: who else may use what is stored.
-    updates: how a new version of a value may be stored, beside "dense"; of equals, the first is taken.
+    updates: how a new version of a value may be stored, beside "dense"; of equals, the first is taken. detect_low_rank:
+    look for a low-rank update by itself, too.
     """
 
     compression: str = "auto"
@@ -45,6 +46,7 @@ class Settings:
     fsync: bool = False
     sharing: Sharing = Sharing()
     updates: tuple[str, ...] = ("cast", "sparse", "delta")
+    detect_low_rank: bool = False
 
     def __post_init__(self) -> None:
         if self.compression not in ("auto", "none"):
@@ -119,6 +121,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[str, str | None], object]]] = {
     "theta.fsync": ("fsync", _boolean),
     "core.sharedRepository": ("sharing", _sharing),
     "theta.updates": ("updates", _words),
+    "theta.detectLowRank": ("detect_low_rank", _boolean),
 }
 
 

@@ -14,6 +14,8 @@ from git_theta.updates.base import Update
 from git_theta.updates.cast import CAST
 from git_theta.updates.delta import DELTA
 from git_theta.updates.dense import DENSE
+from git_theta.updates.ia3 import IA3
+from git_theta.updates.low_rank import LOW_RANK
 from git_theta.updates.sparse import SPARSE
 
 if TYPE_CHECKING:
@@ -51,7 +53,9 @@ def update(name: str) -> Update:
     return found
 
 
-_BUILT_IN_UPDATES: Mapping[str, Update] = {update.name: update for update in (DENSE, DELTA, SPARSE, CAST)}
+_BUILT_IN_UPDATES: Mapping[str, Update] = {
+    update.name: update for update in (DENSE, DELTA, SPARSE, CAST, LOW_RANK, IA3)
+}
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from git_theta.errors import ChangedError
 
-__all__ = ["BytesSource", "FileSource", "Source", "Stamp", "stamp_of"]
+__all__ = ["BytesSource", "FileSource", "PartSource", "Source", "Stamp", "stamp_of"]
 
 Stamp = tuple[int, int, int, int]
 """Device, inode, size in bytes and modification time in nanoseconds of a file."""
@@ -45,6 +45,23 @@ class BytesSource:
         if offset + len(buffer) > len(self.data):
             raise ChangedError(f"{len(buffer)} bytes at {offset} of {len(self.data)}")
         buffer[:] = memoryview(self.data)[offset : offset + len(buffer)]
+
+
+@dataclass(frozen=True, slots=True)
+class PartSource:
+    """The `size` bytes at `start` of another source, which has them."""
+
+    source: Source
+    start: int
+    size: int
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.source.read(self.start + offset, max(0, min(size, self.size - offset)))
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if offset + len(buffer) > self.size:
+            raise ChangedError(f"{len(buffer)} bytes at {offset} of {self.size}")
+        self.source.read_into(self.start + offset, buffer)
 
 
 class FileSource:

@@ -14,6 +14,7 @@ from git_theta.store import Store
 from git_theta.tensor import nbytes
 from git_theta.updates.base import CHUNK_BYTES, Update
 from git_theta.updates.dense import DENSE
+from git_theta.updates.stream import Stream
 
 if TYPE_CHECKING:
     from blake3 import blake3
@@ -22,7 +23,6 @@ __all__ = [
     "BUFFERED_BYTES",
     "HeldValue",
     "SourceValue",
-    "Stream",
     "digest_of",
     "encode_small",
     "held",
@@ -160,46 +160,6 @@ def held(given: Iterator[bytes | memoryview], size: int) -> memoryview | None:
         data[done : done + len(run)] = run
         done += len(run)
     return data
-
-
-class Stream:
-    """A base's bytes in order, taken from the runs that rebuild it; a `Base` (updates/base.py)."""
-
-    def __init__(self, dtype: str, shape: tuple[int, ...], size: int, given: Iterator[bytes | memoryview]) -> None:
-        self.dtype = dtype
-        self.shape = shape
-        self.size = size
-        self._left = size
-        self._given = given
-        self._run = memoryview(b"")
-
-    def take(self, size: int) -> memoryview:
-        if self._left and not self._run:
-            self._next()
-        if size <= len(self._run):
-            taken, self._run = self._run[:size], self._run[size:]
-            return taken
-        filled = memoryview(bytearray(size))
-        at = 0
-        while at < size and (self._run or self._left):
-            if not self._run:
-                self._next()
-            count = min(size - at, len(self._run))
-            filled[at : at + count] = self._run[:count]
-            at, self._run = at + count, self._run[count:]
-        return filled.toreadonly()
-
-    def finish(self) -> None:
-        """Have the whole value rebuilt, so that its digest is checked."""
-        for _run in self._given:
-            pass
-
-    def _next(self) -> None:
-        run = next(self._given, None)
-        if run is None or len(run) > self._left:
-            raise DamagedObjectError(f"a base that has not the {self.size} bytes of its dtype and shape")
-        self._run = memoryview(run).cast("B")
-        self._left -= len(run)
 
 
 def runs(record: Record, store: Store) -> Iterator[bytes | memoryview]:

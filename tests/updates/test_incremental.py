@@ -20,7 +20,8 @@ from git_theta.updates.cast import CAST
 from git_theta.updates.delta import DELTA
 from git_theta.updates.dense import DENSE
 from git_theta.updates.sparse import SPARSE
-from git_theta.value import SourceValue, Stream
+from git_theta.updates.stream import Stream
+from git_theta.value import SourceValue
 from tests import independent_reader
 from tests.checkpoints import changed, noise, trained, weights
 

@@ -8,22 +8,23 @@ bytes.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from git_theta.errors import DamagedObjectError
+from git_theta.errors import DamagedObjectError, InputError
 from git_theta.source import Source
-from git_theta.tensor import words_of
+from git_theta.tensor import Tensor, words_of
 from git_theta.updates.base import CHUNK_BYTES, Base, Value
 from git_theta.updates.planes import FIELD, ZSTD, Cursor, compressor, decompress
+from git_theta.updates.tensors import HeldTensor, take_known
 
 if TYPE_CHECKING:
     import numpy as np
 
     from git_theta.updates.planes import Words
 
-__all__ = ["DENSE", "MAX_FRAME_BYTES", "Dense"]
+__all__ = ["DENSE", "MAX_FRAME_BYTES", "Dense", "encoded"]
 
 MAX_FRAME_BYTES = 16 * 2**20
 MIN_CODED_BYTES = 4096
@@ -53,6 +54,15 @@ class Dense:
     name = "dense"
     bases = 0
 
+    def supplied(self, tensors: Mapping[str, Tensor], dtype: str, shape: tuple[int, ...]) -> "SuppliedValue":
+        """`value`: what takes the place of the value, of the same dtype and shape."""
+        given = take_known(tensors, ("value",))["value"]
+        if (given.dtype, given.shape) != (dtype, shape):
+            raise InputError(
+                f"it is {dtype} {list(shape)}, and what is supplied for it {given.dtype} {list(given.shape)}"
+            )
+        return SuppliedValue(given)
+
     def encode(self, value: Value, bases: Sequence[Base] = ()) -> Iterator[bytes] | None:
         """The coded payload; None where no plane of a sample shrinks by 3%, and the raw bytes are as good."""
         plan = _plan(value) if value.size >= MIN_CODED_BYTES else None
@@ -65,6 +75,23 @@ class Dense:
 
 
 DENSE = Dense()
+
+
+class SuppliedValue(Dense):
+    """A value that takes the place of another."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+
+    def apply(self, base: Base) -> Iterator[bytes | memoryview]:
+        return HeldTensor(self._tensor).chunks()
+
+
+def encoded(tensor: Tensor) -> bytes:
+    """A tensor as a dense payload."""
+    runs = DENSE.encode(HeldTensor(tensor))
+    coded = tensor.data if runs is None else b"".join(runs)
+    return coded if len(coded) < len(tensor.data) else tensor.data
 
 
 def _copy(payload: Source) -> Iterator[bytes]:
