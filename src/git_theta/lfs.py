@@ -206,8 +206,10 @@ def _part(theta_dir: Path, objects: Iterable[str]) -> None:
 
 
 def _folder_there(repository: Repository, remote: str) -> Path | None:
-    """The folder in which git-lfs keeps our objects for a remote on this disk; None for any other."""
-    url = repository.git("ls-remote", "--get-url", remote).decode("utf-8", "surrogateescape").rstrip("\n")
+    """The folder in which git-lfs keeps what we push to a remote on this disk; None for any other."""
+    named = remote in repository.remotes()
+    question = ("remote", "get-url", "--push", remote) if named else ("ls-remote", "--get-url", remote)
+    url = repository.git(*question).decode("utf-8", "surrogateescape").rstrip("\n")
     place = repository.base / url.removeprefix("file://")
     return next((folder for folder in (place / ".git" / _STORAGE, place / _STORAGE) if folder.is_dir()), None)
 

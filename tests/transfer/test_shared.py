@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.repositories import CONFIG, Repo, environment, model
-from tests.sites import A, Site
+from tests.sites import A, Site, bare, stored
 
 GROUP = 20_000
 FIRST, SECOND = 20_001, 20_002
@@ -78,6 +78,16 @@ def test_what_git_lfs_brings_can_be_used_by_the_group(published: Site, umask: No
     assert {mode & 0o2070 for mode in folders} == {0o2070}
     assert {mode & 0o040 for mode in files} == {0o040}
     assert catalogue == 0o660
+
+
+def test_remote_may_be_pushed_to_at_another_folder(published: Site, umask: None) -> None:
+    """What lies in the folder that is fetched from says nothing of the other one."""
+    other = bare(published.folder / "other.git", "--shared=group")
+    published.repo.git("remote", "set-url", "--push", "origin", os.fspath(other.path))
+    published.repo.ok("push", "origin", "main")
+    assert stored(other) == stored(published.remote) != set()
+    _, files, _ = modes(other.path / "theta")
+    assert {mode & 0o040 for mode in files} == {0o040}
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,9 @@ def command(everything: bool, remote: str | None, revision: tuple[str, ...]) -> 
     if everything:
         objects = transfer.objects_of(place.repository, ["--all"], [])
     else:
-        exclude = place.repository.remote_tracking(target)
+        # What a remote has that is pushed to elsewhere than it is fetched from, its remote-tracking refs do not tell.
+        elsewhere = bool(place.repository.push_urls(target))
+        exclude = [] if elsewhere else place.repository.remote_tracking(target)
         objects = transfer.objects_to_send(place.repository, revision or ("HEAD",), exclude)
     output.warn_unkept(target, transfer.push(place.repository, target, objects, place.store()))
     print(f"{output.count(len(objects), 'object')} ({output.size(sum(objects.values()))}) on {shown_path(target)}")
