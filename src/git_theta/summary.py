@@ -1,5 +1,6 @@
 """A checkpoint in figures: its parameters, what they are, and what it costs to keep them."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +20,11 @@ class Storage:
     digest: str
     size: int
     updates: tuple[str, ...]
+
+    @property
+    def steps(self) -> int:
+        """The length of the chain; 1 for a value that builds on no other."""
+        return len(self.updates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Parameters of one dtype and shape whose names differ only in numbers; the sizes are those of all together."""
+    """Parameters of one dtype and shape whose names differ only in numbers; the sizes are those of all together.
+
+    `chains`: the updates of a parameter, in their order, and how many have just these; the most frequent first.
+    """
 
     name: str
     count: int
@@ -48,7 +57,18 @@ class Group:
     shape: tuple[int, ...]
     size: int
     stored: int
-    updates: tuple[str, ...]
+    chains: tuple[tuple[tuple[str, ...], int], ...]
+
+    @property
+    def updates(self) -> tuple[str, ...]:
+        """Every update that one of them is stored by, once."""
+        return tuple(dict.fromkeys(update for chain, _ in self.chains for update in chain))
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """The lengths of the shortest and of the longest chain; 0 in a file that is not kept."""
+        lengths = [len(chain) for chain, _ in self.chains] or [0]
+        return min(lengths), max(lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +102,9 @@ class Summary:
 
 def _group(name: str, rows: Sequence[Parameter]) -> Group:
     storages = [row.storage for row in rows if row.storage]
-    updates = dict.fromkeys(update for storage in storages for update in storage.updates)
+    chains = Counter(storage.updates for storage in storages).most_common()
     size, stored = sum(row.size for row in rows), sum(storage.size for storage in storages)
-    return Group(name, len(rows), rows[0].dtype, rows[0].shape, size, stored, tuple(updates))
+    return Group(name, len(rows), rows[0].dtype, rows[0].shape, size, stored, tuple(chains))
 
 
 def of_manifest(manifest: Manifest) -> Summary:

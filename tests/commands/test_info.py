@@ -23,12 +23,12 @@ def test_head_and_folded_parameters(tracked: Repo) -> None:
     assert head["digest"] == text.digest
     assert "objects, " in head["stored"]
     rows = [line.split() for line in lines[lines.index("") + 1 :]]
-    assert rows[0] == ["parameter", "count", "dtype", "shape", "size", "stored", "by"]
+    assert rows[0] == ["parameter", "count", "dtype", "shape", "size", "stored", "steps", "by"]
     assert [row[:5] for row in rows[1:]] == [
         ["embedding", "1", "F32", "[10,", "4]"],
         ["layers.{0-2}.weight", "3", "F32", "[128,", "160]"],
     ]
-    assert rows[2][-1] == "dense"
+    assert rows[2][-2:] == ["1", "dense"]
 
 
 def test_full_list(tracked: Repo) -> None:
@@ -69,7 +69,9 @@ def test_json(tracked: Repo) -> None:
         "shape": [128, 160],
         "size_bytes": 3 * 128 * 160 * 4,
         "stored_bytes": sum(layer.store[0].size for layer in layers),
+        "steps": 1,
         "updates": ["dense"],
+        "chains": [{"updates": ["dense"], "count": 3}],
     }
 
 
@@ -84,9 +86,50 @@ def test_json_in_full(tracked: Repo) -> None:
         "size_bytes": 128 * 160 * 4,
         "digest": record.digest,
         "stored_bytes": record.store[0].size,
+        "steps": 1,
         "updates": ["dense"],
         "views": [],
     }
+
+
+def test_updates_and_chains(tracked: Repo) -> None:
+    assert "chains" not in tracked.ok("info", "a.safetensors")
+    content = bytearray(model())
+    for number in (1, 2):
+        content[-4 * number] ^= 1  # an element of the last layer
+        tracked.write("a.safetensors", bytes(content))
+        tracked.commit()
+    record = manifest.parse(tracked.blob("a.safetensors")).parameters["layers.2.weight"]
+    updates = [step.update for step in record.store]
+    assert updates[0] == "dense" not in updates[1:]
+    lines = tracked.ok("info", "a.safetensors").splitlines()
+    assert "chains      1 parameter, at most 3 steps" in lines
+    assert lines[-1].endswith(f"  1-3  dense (2), {' '.join(updates)} (1)")
+    [_, group] = json.loads(tracked.ok("info", "--json", "a.safetensors"))["groups"]
+    assert (group["steps"], group["updates"]) == (3, list(dict.fromkeys(updates)))
+    assert group["chains"] == [
+        {"updates": ["dense"], "count": 2},
+        {"updates": updates, "count": 1},
+    ]
+    full = tracked.ok("info", "--full", "a.safetensors").splitlines()
+    assert [line.split()[-2:] for line in full[-2:]] == [["1", "dense"], updates[1:]]
+    layer = json.loads(tracked.ok("info", "--full", "--json", "a.safetensors"))["list"][-1]
+    assert (layer["steps"], layer["updates"]) == (3, updates)
+    assert layer["stored_bytes"] == sum(step.size for step in record.store)
+
+
+def test_a_row_of_many_chains_names_the_most_frequent(tracked: Repo) -> None:
+    text = manifest.parse(tracked.blob("a.safetensors"))
+    record = text.parameters["layers.0.weight"]
+    [step] = record.store
+    rows = {}
+    for index in range(12):
+        steps = tuple(replace(step, bases=(number - 1,) if number else ()) for number in range(index // 3 + 1))
+        rows[f"x.{index}"] = replace(record, store=steps)
+    rows["x.12"] = record
+    tracked.stage_blob("many.safetensors", manifest.format(replace(text, parameters=rows)))
+    [line] = [line for line in tracked.ok("info", "many.safetensors").splitlines() if line.startswith("x.{0-12}")]
+    assert line.endswith("  1-4  dense (4), dense dense (3), dense dense dense (3), 1 more")
 
 
 def test_other_names_of_a_value_are_listed_with_it(tracked: Repo) -> None:
@@ -149,7 +192,7 @@ def test_untracked_file_is_shown_without_storage(tracked: Repo) -> None:
     assert "dense" not in out
     document = json.loads(tracked.ok("info", "--json", str(path)))
     assert document["stored_bytes"] is document["digest"] is document["objects"] is None
-    assert document["groups"][0]["updates"] is None
+    assert document["groups"][0]["updates"] is document["groups"][0]["steps"] is None
 
 
 def test_file_outside_of_any_repository(home: Path) -> None:

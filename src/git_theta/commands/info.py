@@ -18,6 +18,7 @@ from git_theta.tracked import Kind
 __all__ = ["command"]
 
 _HEAD_BYTES = 65536
+_MOST_CHAINS = 3
 
 
 @click.command(short_help="Show what is in a checkpoint, and what it costs to keep.")
@@ -25,7 +26,7 @@ _HEAD_BYTES = 65536
 @click.option("--full", is_flag=True, help="List every parameter; otherwise names that differ in numbers are folded.")
 @click.argument("path", metavar="PATH|REV:PATH", type=click.Path())
 def command(as_json: bool, full: bool, path: str) -> None:
-    """Show the parameters of a checkpoint: dtypes, shapes, sizes, and the bytes stored for them.
+    """Show the parameters of a checkpoint: dtypes, shapes, sizes, the bytes stored for them, and the updates.
 
     PATH is a tracked file, as it stands in the index, or any other checkpoint file. REV:PATH is one of a revision, such
     as HEAD~1:model.pt.
@@ -110,6 +111,9 @@ def _print_head(path: str, found: Summary, missing: dict[str, int]) -> None:
         rows += [("stored", f"{output.size(found.stored)} in {objects}{share}"), ("digest", str(found.digest))]
     else:
         rows.append(("stored", "not tracked"))
+    chains = [row.storage.steps for row in found.parameters if row.storage and row.storage.steps > 1]
+    if chains:
+        rows.append(("chains", f"{output.count(len(chains), 'parameter')}, at most {max(chains)} steps"))
     if missing:
         objects = output.count(len(missing), "object")
         rows.append(("missing", f"{objects} ({output.size(sum(missing.values()))}) not on this machine"))
@@ -119,11 +123,18 @@ def _print_head(path: str, found: Summary, missing: dict[str, int]) -> None:
 
 def _print_parameters(found: Summary, *, full: bool) -> None:
     kept = found.stored is not None
-    headers = ["parameter", *([] if full else ["count"]), "dtype", "shape", "size", *(["stored", "by"] if kept else [])]
+    headers = [
+        "parameter",
+        *([] if full else ["count"]),
+        "dtype",
+        "shape",
+        "size",
+        *(["stored", "steps", "by"] if kept else []),
+    ]
     rows = [_group_cells(group) for group in found.groups()]
     if full:
         rows = [row for parameter in found.in_order() for row in _parameter_cells(parameter)]
-    right = [headers.index(header) for header in ("count", "size", "stored") if header in headers]
+    right = [headers.index(header) for header in ("count", "size", "stored", "steps") if header in headers]
     output.print_table(headers, [row[: len(headers)] for row in rows], right)
 
 
@@ -133,6 +144,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _group_cells(group: Group) -> list[str]:
     size, stored = output.size(group.size), output.size(group.stored)
+    shortest, longest = group.steps
     return [
         shown(group.name),
         f"{group.count:,}",
@@ -140,16 +152,26 @@ def _group_cells(group: Group) -> list[str]:
         _shape(group.shape),
         size,
         stored,
-        " ".join(group.updates),
+        f"{shortest}" if shortest == longest else f"{shortest}-{longest}",
+        _chains(group),
     ]
+
+
+def _chains(group: Group) -> str:
+    """The updates of the parameters; with how many have them, where not all have the same."""
+    if len(group.chains) == 1:
+        return " ".join(group.chains[0][0])
+    texts = [f"{' '.join(chain)} ({count:,})" for chain, count in group.chains]
+    more = len(texts) - _MOST_CHAINS
+    return ", ".join([*texts[:_MOST_CHAINS], *([f"{more} more"] if more > 0 else [])])
 
 
 def _parameter_cells(parameter: Parameter) -> list[list[str]]:
     """A row for the parameter and one for each of its views."""
     storage = parameter.storage
-    cells = [output.size(storage.size), " ".join(storage.updates)] if storage else ["", ""]
+    cells = [output.size(storage.size), f"{storage.steps}", " ".join(storage.updates)] if storage else ["", "", ""]
     row = [shown(parameter.name), parameter.dtype, _shape(parameter.shape), output.size(parameter.size), *cells]
-    views = [[f"  = {shown(view.name)}", view.dtype, _shape(view.shape), "", "", ""] for view in parameter.views]
+    views = [[f"  = {shown(view.name)}", view.dtype, _shape(view.shape), "", "", "", ""] for view in parameter.views]
     return [row, *views]
 
 
@@ -179,7 +201,9 @@ def _group_item(group: Group, *, kept: bool) -> dict[str, object]:
         "shape": group.shape,
         "size_bytes": group.size,
         "stored_bytes": group.stored if kept else None,
+        "steps": group.steps[1] if kept else None,
         "updates": group.updates if kept else None,
+        "chains": [{"updates": chain, "count": count} for chain, count in group.chains] if kept else None,
     }
 
 
@@ -192,6 +216,7 @@ def _parameter_item(parameter: Parameter) -> dict[str, object]:
         "size_bytes": parameter.size,
         "digest": storage.digest if storage else None,
         "stored_bytes": storage.size if storage else None,
+        "steps": storage.steps if storage else None,
         "updates": storage.updates if storage else None,
         "views": [{"name": view.name, "dtype": view.dtype, "shape": view.shape} for view in parameter.views],
     }
