@@ -21,6 +21,7 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_PIPE = 128 + 13  # SIGPIPE, which Windows has not
 _VERBS = {
     "checkout": "checkout",
+    "compact": "compact",
     "completion": "completion",
     "doctor": "doctor",
     "env": "env",

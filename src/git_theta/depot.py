@@ -1,5 +1,6 @@
 """The depot: where values are kept on this machine, as one thing to hand around."""
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,16 +33,15 @@ def open_depot(theta_dir: Path, settings: Settings) -> Depot:
 
 
 @contextmanager
-def spooled(depot: Depot, head: Iterable[bytes], packets: Iterable[bytes]) -> Iterator[FileSource]:
+def spooled(depot: Depot, head: Iterable[bytes | memoryview], packets: Iterable[bytes]) -> Iterator[FileSource]:
     """A temporary file that holds all of `head` and `packets`, gone afterwards."""
     fd, path = depot.store.temporary()
     try:
         with reporting_full_disk(path.parent):
-            for runs in (head, packets):
-                for run in runs:
-                    view = memoryview(run)
-                    while view:
-                        view = view[os.write(fd, view) :]
+            for run in itertools.chain(head, packets):
+                view = memoryview(run)
+                while view:
+                    view = view[os.write(fd, view) :]
         yield FileSource(fd, str(path))
     finally:
         os.close(fd)

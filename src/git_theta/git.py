@@ -190,6 +190,16 @@ class Repository:
         Without that, a file of another size than the index has noted is modified, whatever its content: a checkpoint in
         place of its manifest, for instance.
         """
+        self._update_index(entries)
+
+    def enter(self, entries: Sequence[IndexEntry]) -> None:
+        """Put entries into the index, in place of those at their paths; how their files lie, Git looks up later."""
+        self._update_index(entries)
+        sparse = b"".join(entry.path + b"\0" for entry in entries if entry.sparse)
+        if sparse:
+            self.git("update-index", "-z", "--skip-worktree", "--stdin", stdin=sparse)
+
+    def _update_index(self, entries: Sequence[IndexEntry]) -> None:
         rows = b"".join(b"%s %s\t%s\0" % (row.mode.encode(), row.oid.encode(), row.path) for row in entries)
         self.git("update-index", "-z", "--index-info", stdin=rows)
 

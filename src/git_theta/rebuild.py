@@ -24,7 +24,7 @@ from git_theta.names import shown
 from git_theta.source import Source
 from git_theta.value import BUFFERED_BYTES, SourceValue
 
-__all__ = ["is_same", "read_layout", "runs", "write"]
+__all__ = ["is_same", "naming", "read_layout", "runs", "write"]
 
 GROUP_BYTES = 4 * 2**20
 AHEAD_BYTES = 64 * 2**20
@@ -55,7 +55,7 @@ def read_layout(manifest: Manifest, depot: Depot) -> Layout:
     """The layout of a checkpoint; raises ManifestError where it and the manifest contradict each other."""
     if manifest.layout.size > MAX_LAYOUT_BYTES:
         raise ManifestError(f"its layout has {manifest.layout.size} bytes, and at most {MAX_LAYOUT_BYTES} are read")
-    with _naming("the layout"):
+    with naming("the layout"):
         layout = layouts.parse(b"".join(value.runs(manifest.layout, depot.store)))
     named = {part.name: part.size for part in layout.parts if part.name is not None}
     if layout.size != manifest.size or named != {name: row.size for name, row in manifest.parameters.items()}:
@@ -175,7 +175,7 @@ def _group_runs(group: _Group, depot: Depot) -> Iterator[Run]:
         if item.record is None:
             yield item.skeleton
         else:
-            with _naming(f"parameter '{shown(item.name)}'"):
+            with naming(f"parameter '{shown(item.name)}'"):
                 yield from value.runs(item.record, depot.store)
 
 
@@ -188,7 +188,7 @@ def _ahead(given: Iterator[Run], pool: ThreadPoolExecutor) -> Iterator[Run]:
 
 
 @contextmanager
-def _naming(what: str) -> Iterator[None]:
+def naming(what: str) -> Iterator[None]:
     """Say which part of the checkpoint an error is about."""
     try:
         yield
