@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from git_theta.errors import ConfigError
 from git_theta.sharing import Sharing
 
-__all__ = ["SECTIONS", "Settings", "read_settings"]
+__all__ = ["SECTIONS", "Settings", "read_settings", "words"]
 
 SECTIONS = ("core", "theta")
 """The sections of the configuration that hold them."""
@@ -62,6 +62,11 @@ class Settings:
         return self.threads or min(8, _cores())
 
     @property
+    def is_incremental(self) -> bool:
+        """Whether values may be stored as updates of others."""
+        return self.compression != "none" and any(name != "dense" for name in self.updates)
+
+    @property
     def smudge_limit(self) -> int:
         """Bytes above which a checkpoint is not sent through Git: as set, or half of this machine's memory."""
         return self.smudge_limit_bytes or _memory_bytes() // 2
@@ -82,8 +87,13 @@ def _text(_key: str, value: str | None) -> str:
     return value or ""
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The words of a list in which commas part them."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def _words(_key: str, value: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in (value or "").split(",") if word.strip())
+    return words(value or "")
 
 
 def _integer(key: str, value: str | None) -> int:

@@ -9,7 +9,7 @@ from git_theta.errors import ManifestError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 
-__all__ = ["FILTER", "Kind", "TrackedFile", "entries", "find", "means_manifest", "read"]
+__all__ = ["FILTER", "Kind", "TrackedFile", "chosen", "entries", "find", "means_manifest", "read"]
 
 FILTER = "theta"
 _FILE_MODES = ("100644", "100755")
@@ -40,7 +40,12 @@ class TrackedFile:
 
 def entries(repository: Repository, paths: Iterable[bytes] = ()) -> list[IndexEntry]:
     """The tracked files at or below `paths`, or all, without a look at what is stored for them."""
-    rows = [entry for entry in repository.index(paths) if entry.mode in _FILE_MODES]
+    return chosen(repository, repository.index(paths))
+
+
+def chosen(repository: Repository, rows: Iterable[IndexEntry]) -> list[IndexEntry]:
+    """Those of the entries that are tracked files."""
+    rows = [entry for entry in rows if entry.mode in _FILE_MODES]
     filters = repository.attributes([entry.path for entry in rows], "filter") if rows else {}
     return [entry for entry in rows if filters[entry.path] == FILTER]
 

@@ -10,9 +10,11 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from git_theta import checkpoint, manifest, rebuild
 from git_theta.depot import Depot, spooled
@@ -21,6 +23,8 @@ from git_theta.errors import LaterVersionError, ManifestError
 from git_theta.git import Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown
+from git_theta.neighbours import Neighbours
+from git_theta.overrides import Overrides, attribute_files
 from git_theta.source import BytesSource, FileSource, Source
 
 __all__ = ["Cleaner", "is_too_long_to_hold"]
@@ -29,12 +33,22 @@ _HELD_BYTES = 2**20
 _BLOCK_BYTES = 2**20
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the index and HEAD have at a path, and the attribute files for it that the index has."""
+
+    texts: list[bytes]
+    attributes: AbstractSet[bytes]
+
+
 class Cleaner:
     """Turns content into manifests for one repository."""
 
-    def __init__(self, repository: Repository, depot: Depot) -> None:
+    def __init__(self, repository: Repository, depot: Depot, overrides: Overrides) -> None:
         self._repository = repository
         self._depot = depot
+        self._overrides = overrides
+        self._neighbours = Neighbours(repository)
 
     def clean(self, path: str, packets: Iterator[bytes]) -> bytes:
         """The text that Git is to store for the content in `packets`, all of which is read."""
@@ -54,7 +68,7 @@ class Cleaner:
             try:
                 return manifest.format(manifest.parse(content))
             except ManifestError as error:
-                if content in known:
+                if content in known.texts:
                     return content
                 if isinstance(error, LaterVersionError):
                     raise
@@ -66,7 +80,7 @@ class Cleaner:
                 sys.stderr.write(
                     f"git-theta: {shown(path)}: it looks like a manifest, but {error}; stored as a file of its own\n"
                 )
-        return self._text(BytesSource(content), known)
+        return self._text(path, BytesSource(content), known)
 
     def _clean_stream(self, path: str, head: bytes, packets: Iterator[bytes]) -> bytes:
         fd = _open_regular(path)
@@ -94,30 +108,43 @@ class Cleaner:
 
     def _take(self, path: str, source: FileSource, stop: threading.Event | None = None) -> bytes:
         with Meter(shown(path), source.size) as meter:
-            return self._text(source, self._known(path), progress=meter.add, stop=stop)
+            return self._text(path, source, self._known(path), progress=meter.add, stop=stop)
 
     def _text(
         self,
+        path: str,
         source: Source,
-        texts: Sequence[bytes],
+        known: _Known,
         progress: Callable[[int], None] = lambda size_bytes: None,
         stop: threading.Event | None = None,
     ) -> bytes:
         """The manifest's text: one of the known texts, if the content is the same, however its writer cut the file."""
-        known = _parsed(texts)
-        made = checkpoint.take(source, self._depot, list(known.values()), progress=progress, stop=stop)
-        for text, other in known.items():
-            if other == made or rebuild.is_same(made, other, source, self._depot):
+        name = os.fsencode(path)
+        depot = replace(self._depot, settings=self._overrides.at(name, known.attributes))
+        manifests = _parsed(known.texts)
+        bases = list(manifests.values()) or self._strangers(name, source, depot)
+        made = checkpoint.take(source, depot, bases, progress=progress, stop=stop)
+        for text, other in manifests.items():
+            if other == made or rebuild.is_same(made, other, source, depot):
                 return text
+        self._neighbours.remember(name, made)
         return manifest.format(made)
 
-    def _known(self, path: str) -> list[bytes]:
+    def _strangers(self, path: bytes, source: Source, depot: Depot) -> list[Manifest]:
+        """Checkpoints at other paths for a file at a new one to build on, where it can gain from it."""
+        if source.size < checkpoint.SMALL_BYTES or not depot.settings.is_incremental:
+            return []
+        return self._neighbours.of(path)
+
+    def _known(self, path: str) -> _Known:
         """What the index and HEAD have at the path, unless it is too long for a manifest."""
         name = os.fsencode(path)
-        oids = [entry.oid for entry in self._repository.index([name]) if entry.path == name]
+        files = attribute_files(name)
+        rows = {entry.path: entry.oid for entry in self._repository.index([name, *files])}
         head = self._repository.blob_at("HEAD", name)
-        blobs = self._repository.blobs([*oids, *([head] if head else [])], MAX_MANIFEST_BYTES)
-        return list(blobs.values())
+        oids = [oid for oid in (rows.get(name), head) if oid]
+        blobs = self._repository.blobs(oids, MAX_MANIFEST_BYTES)
+        return _Known(list(blobs.values()), rows.keys() & files)
 
 
 def is_too_long_to_hold(head: bytearray) -> bool:

@@ -95,11 +95,15 @@ def _open_session() -> _Session:
     from git_theta.drivers.clean import Cleaner
     from git_theta.drivers.smudge import Smudger
     from git_theta.git import discover
+    from git_theta.overrides import Overrides
 
     repository = discover()
     _add_hook(repository)
-    depot = open_depot(repository.theta_dir, read_settings(repository.config(*SECTIONS), os.environ))
-    return _Session(repository.theta_dir, Cleaner(repository, depot), Smudger(repository, depot))
+    config = repository.config(*SECTIONS)
+    settings = read_settings(config, os.environ)
+    depot = open_depot(repository.theta_dir, settings)
+    overrides = Overrides(repository, settings, config, os.environ)
+    return _Session(repository.theta_dir, Cleaner(repository, depot, overrides), Smudger(repository, depot))
 
 
 def _add_hook(repository: "Repository") -> None:
