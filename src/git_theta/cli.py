@@ -20,6 +20,7 @@ __all__ = ["group", "main", "run"]
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_PIPE = 128 + 13  # SIGPIPE, which Windows has not
 _VERBS = {
+    "add": "add",
     "checkout": "checkout",
     "compact": "compact",
     "completion": "completion",

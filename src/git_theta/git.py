@@ -16,10 +16,11 @@ from git_theta import indexfile
 from git_theta.errors import InputError, RepositoryError
 from git_theta.names import shown_path
 
-__all__ = ["IndexEntry", "Repository", "blob_named", "complaint", "discover", "run", "version"]
+__all__ = ["IndexEntry", "Repository", "blob_named", "complaint", "discover", "run", "run_attached", "version"]
 
 
 MAX_ARGUMENTS = 256
+NO_GIT = "git is not on the PATH; install Git 2.25 or newer"
 _TRUST = "git config --global --add safe.directory "
 _NOTES = ("*_HEAD", "AUTO_MERGE", "MERGE_AUTOSTASH", "rebase-*/*", "sequencer/*", "refs/*/**/*")
 _VERSION = re.compile(r"(\d+)\.(\d+)")
@@ -44,11 +45,19 @@ def run(
             ["git", *arguments], cwd=cwd, input=stdin, capture_output=True, check=False, env=variables
         )
     except FileNotFoundError as error:
-        raise RepositoryError("git is not on the PATH; install Git 2.25 or newer") from error
+        raise RepositoryError(NO_GIT) from error
     if done.returncode not in accept:
         words = " ".join([word for word in arguments[:4] if word != "--literal-pathspecs"][:3])
         raise RepositoryError(f"git {shown_path(words)} failed: {complaint(done.stderr, done.returncode)}")
     return done.stdout
+
+
+def run_attached(arguments: Sequence[str], *, cwd: Path) -> int:
+    """The exit code of `git <arguments>`, whose output the user sees."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=cwd, check=False).returncode
+    except FileNotFoundError as error:
+        raise RepositoryError(NO_GIT) from error
 
 
 def complaint(stderr: bytes, code: int) -> str:
@@ -247,6 +256,10 @@ class Repository:
             contents[oid] = output[end + 1 : end + 1 + size]
             start = end + 2 + size
         return contents
+
+    def write_blob(self, content: bytes) -> str:
+        """Write a blob into the object database, past every filter; its oid."""
+        return self.git("hash-object", "-w", "--stdin", "--no-filters", stdin=content).decode().strip()
 
     def write_blobs(
         self, contents: Iterable[bytes], environ: Mapping[str, str] | None = None, *, loose: bool = False

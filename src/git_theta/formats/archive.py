@@ -1,4 +1,4 @@
-"""Read a zip directory: where each entry's stored bytes lie. Nothing is decompressed.
+"""Read a zip directory: where each entry's stored bytes lie; mend its checksums. Nothing is decompressed.
 
 Scope: zip and zip64 archives of one disk, as torch, numpy and `zipfile` write them. The central directory is believed;
 of a local header only its signature, its name and its two lengths are used, because torch writes sizes and CRC of zero
@@ -10,12 +10,14 @@ Specification: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 
 """
 
 import struct
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from git_theta.errors import FormatError
 from git_theta.source import Source
 
-__all__ = ["MAX_DIRECTORY_BYTES", "MAX_ENTRIES", "MIN_COMPRESSED_BYTES", "STORED", "Entry", "read"]
+__all__ = ["MAX_DIRECTORY_BYTES", "MAX_ENTRIES", "MIN_COMPRESSED_BYTES", "STORED", "Entry", "mended", "read"]
 
 STORED = 0
 MAX_DIRECTORY_BYTES = 64 << 20
@@ -31,11 +33,19 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # encrypted, strongly encrypted, directory masked (section 4.4.4)
 _UTF8 = 0x800
 _ZIP64_EXTRA = 1
+_DESCRIPTOR_FOLLOWS = 0x8
+_DESCRIPTOR = b"PK\x07\x08"
+_CRC = struct.Struct("<L")
+_CRC_IN_CENTRAL, _CRC_IN_LOCAL = 16, 14
+_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry: its `size` bytes lie at `offset`, compressed by `method` (STORED: not at all)."""
+    """An entry: its `size` bytes lie at `offset`, compressed by `method` (STORED: not at all).
+
+    `local` and `central` are where its two headers begin.
+    """
 
     name: str
     method: int
@@ -43,6 +53,8 @@ class Entry:
     size: int
     crc: int
     flags: int
+    local: int
+    central: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,7 @@ class _Directory:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """An entry as the central directory has it; `offset` is that of its local header."""
+    """An entry as the central directory has it, at `at` in the file; `offset` is that of its local header."""
 
     name: bytes
     flags: int
@@ -63,6 +75,7 @@ class _Header:
     size: int
     unpacked: int
     offset: int
+    at: int
 
 
 def read(source: Source) -> list[Entry]:
@@ -84,6 +97,32 @@ def read(source: Source) -> list[Entry]:
         end = entry.offset + entry.size
         entries.append(entry)
     return entries
+
+
+def mended(source: Source, changed: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+    """What is to be written where, so that the checksums are right after bytes of stored entries were changed.
+
+    `source` is the changed file, `changed` the places (offset, size). A checksum stands in the central directory, and
+    in the local header or behind the entry; what is 0 there, as torch has it in local headers, stays so.
+    """
+    for entry in read(source):
+        end = entry.offset + entry.size
+        if not any(offset < end and entry.offset < offset + size for offset, size in changed):
+            continue
+        old, new = _CRC.pack(entry.crc), _CRC.pack(_checksum(source, entry))
+        described = bool(entry.flags & _DESCRIPTOR_FOLLOWS)
+        signed = described and source.read(end, len(_DESCRIPTOR)) == _DESCRIPTOR
+        yield entry.central + _CRC_IN_CENTRAL, new
+        places = [entry.local + _CRC_IN_LOCAL] if entry.crc or not described else []
+        places += [end + len(_DESCRIPTOR) * signed] if described else []
+        yield from ((place, new) for place in places if source.read(place, _CRC.size) == old)
+
+
+def _checksum(source: Source, entry: Entry) -> int:
+    crc = 0
+    for start in range(0, entry.size, _CHUNK_BYTES):
+        crc = zlib.crc32(source.read(entry.offset + start, min(_CHUNK_BYTES, entry.size - start)), crc)
+    return crc
 
 
 def _find_directory(source: Source) -> _Directory:
@@ -142,13 +181,14 @@ def _parse_directory(data: bytes, directory: _Directory) -> list[_Header]:
         signature, _, _, flags, method, _, _, crc, size, unpacked, name_size, extra_size, comment_size = fields[:13]
         if signature != b"PK\x01\x02":
             raise FormatError(f"zip: there is no directory entry at byte {at} of the directory")
+        begin = at
         name_end = at + _CENTRAL.size + name_size
         at = name_end + extra_size + comment_size
         if at > len(data):
             raise FormatError("zip: the directory ends within an entry")
         name = data[name_end - name_size : name_end]
         sizes = _widen(data[name_end : name_end + extra_size], (unpacked, size, fields[16]))
-        headers.append(_Header(name, flags, method, crc, sizes[1], sizes[0], sizes[2]))
+        headers.append(_Header(name, flags, method, crc, sizes[1], sizes[0], sizes[2], directory.offset + begin))
     return headers
 
 
@@ -187,4 +227,4 @@ def _locate(source: Source, header: _Header, limit: int) -> Entry:
         name = header.name.decode("utf-8" if header.flags & _UTF8 else "cp437")
     except UnicodeDecodeError as e:
         raise FormatError(f"zip: the name {shown!r} of an entry is no UTF-8") from e
-    return Entry(name, header.method, offset, header.size, header.crc, header.flags)
+    return Entry(name, header.method, offset, header.size, header.crc, header.flags, header.offset, header.at)

@@ -5,14 +5,14 @@ and imports no framework. The core checks what it says (`layout.cut`) and covers
 answer can worsen naming and sharing, never the bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from git_theta.source import Source
 from git_theta.tensor import View
 
-__all__ = ["HEAD_SIZE_BYTES", "MAX_SPANS", "Format", "Span"]
+__all__ = ["HEAD_SIZE_BYTES", "MAX_SPANS", "Format", "Sealed", "Span"]
 
 HEAD_SIZE_BYTES = 4096
 MAX_SPANS = 1_000_000
@@ -57,5 +57,17 @@ class Format(Protocol):
         """The tensors' spans, in any order, not overlapping.
 
         Raises FormatError where the file is not of this format or breaks its rules; the next format is then tried.
+        """
+        ...
+
+
+@runtime_checkable
+class Sealed(Protocol):
+    """A format whose files hold checksums of the tensors' bytes: a plugin that has this method beside `Format`'s."""
+
+    def mended(self, source: Source, changed: Sequence[tuple[int, int]]) -> Iterable[tuple[int, bytes]]:
+        """What is to be written where, once the bytes at the places `changed` (offset, size) of spans are others.
+
+        `source` is the file with the new bytes and the old checksums. The file keeps its size.
         """
         ...

@@ -7,7 +7,7 @@ small. Entries of other kinds have no spans.
 Specification: numpy.savez in numpy/lib/_npyio_impl.py; archive.py and npy.py for the two parts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from git_theta import names, tensor
 from git_theta.errors import FormatError
@@ -36,6 +36,10 @@ class NpzFormat:
             raise FormatError("npz: the archive has no .npy entry")
         found = [_span(source, entry) for entry in entries]
         return [span for span in found if span is not None]
+
+    def mended(self, source: Source, changed: Sequence[tuple[int, int]]) -> Iterable[tuple[int, bytes]]:
+        """The checksums of the zip entries that the changed bytes are in."""
+        return archive.mended(source, changed)
 
 
 FORMAT = NpzFormat()

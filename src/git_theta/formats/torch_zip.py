@@ -11,7 +11,7 @@ torch/csrc/jit/serialization/export_module.cpp.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from git_theta import names, tensor
 from git_theta.errors import FormatError
@@ -51,6 +51,10 @@ class TorchFormat:
                 spans += make_spans(uses, Region(entry.offset, entry.size, readable))
         spans += _unused(entries, groups)
         return spans
+
+    def mended(self, source: Source, changed: Sequence[tuple[int, int]]) -> Iterable[tuple[int, bytes]]:
+        """The checksums of the zip entries that the changed bytes are in."""
+        return archive.mended(source, changed)
 
 
 FORMAT = TorchFormat()
