@@ -128,7 +128,7 @@ def read(folder: Path, targets: Targets, update: str) -> list[Brought]:
         layers, whole = _modules(file, targets)
         brought = [*_updated(layers, config, targets), *whole]
     if not brought:
-        raise InputError("it has no tensors")
+        raise InputError("it changes no parameter")
     return brought
 
 

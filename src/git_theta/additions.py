@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from git_theta.formats.base import Span
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown, shown_path
-from git_theta.source import FileSource
+from git_theta.source import FileSource, Stamp
 from git_theta.tracked import FILTER
 from git_theta.updates.base import Supplied
 from git_theta.worktree import Presence
@@ -55,7 +55,7 @@ class _Work:
 
     @property
     def base(self) -> Manifest:
-        return self.known[0]
+        return self.known[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +85,23 @@ def add(
     from git_theta import supply
 
     place, entry, known = _find(repository, path)
-    worktree.check_objects(known[0], depot.store)
-    work = _Work(repository, depot, path, place, entry, known, supply.read(brought, update, known[0]))
+    worktree.check_objects(known[-1], depot.store)
+    work = _Work(repository, depot, path, place, entry, known, supply.read(brought, update, known[-1]))
     with _cut(place) as here:
         differing = _differing(work, here)
-        if expected is not None:
-            if differing:
-                raise InputError(f"parameter '{shown(differing[0])}' is not the base's; put the base there first")
-            with _cut(expected) as wanted:
-                _check_kinds(work, wanted, shown_path(str(expected)))
-                _write(work, here, wanted, begin)
-        elif differing:
+        if differing and expected is not None:
+            raise InputError(f"parameter '{shown(differing[0])}' is not the base's; put the base there first")
+        if differing:
             _check_kinds(work, here, "the file")
             progress = begin(f"storing {shown_path(path)}")
             _stage(work, _take(work, here.source, lambda size_bytes: progress(2 * size_bytes)), here.source)
-        else:
-            _write(work, here, None, begin)
-    return Addition(tuple(sorted(work.supplied)), written=expected is not None or not differing)
+    if not differing:
+        _write(work, here.source.stamp, expected, begin)
+    return Addition(tuple(sorted(work.supplied)), written=not differing)
 
 
 def _find(repository: Repository, path: bytes) -> tuple[Path, IndexEntry | None, list[Manifest]]:
-    """The place of a tracked checkpoint, its entry in the index, and what HEAD and the index have, the base first."""
+    """The place of a tracked checkpoint, its entry in the index, and what the index and HEAD have, the base last."""
     place = worktree.locate(repository, path)
     if repository.attributes([path], "filter")[path] != FILTER:
         raise InputError("it is not tracked; run: git theta track PATH")
@@ -117,10 +113,9 @@ def _find(repository: Repository, path: bytes) -> tuple[Path, IndexEntry | None,
         case Presence.MANIFEST:
             raise MissingObjectError("its manifest lies in its place; run: git theta pull")
     entry = next((row for row in repository.index([path]) if row.path == path), None)
-    head = repository.blob_at("HEAD", path)
-    oids = [oid for oid in (head, entry.oid if entry else None) if oid]
-    blobs = repository.blobs(list(dict.fromkeys(oids)), MAX_MANIFEST_BYTES)
-    found = [tracked.read(blobs[oid])[1] for oid in dict.fromkeys(oids) if oid in blobs]
+    oids = [*([entry.oid] if entry else []), repository.blob_at("HEAD", path)]
+    blobs = repository.blobs([oid for oid in dict.fromkeys(oids) if oid], MAX_MANIFEST_BYTES)
+    found = [tracked.read(blobs[oid])[1] for oid in oids if oid in blobs]
     known = [row for row in found if row is not None]
     if not known:
         raise InputError("neither HEAD nor the index has a checkpoint of it to build on; add and commit the base first")
@@ -170,30 +165,26 @@ def _check_kinds(work: _Work, cut: _Cut, where: str) -> None:
             raise InputError(f"parameter '{shown(name)}' is {kinds[0]} in {where}, and {kinds[1]} in the base")
 
 
-def _write(work: _Work, here: _Cut, wanted: _Cut | None, begin: Begin) -> None:
-    """Put the new checkpoint, `wanted` or what the updates make of what is here, in the file's place, and stage it."""
-    from git_theta import splice
-
+def _write(work: _Work, seen: Stamp, expected: Path | None, begin: Begin) -> None:
+    """Put the new checkpoint in the file's place, and stage it: the `expected` one, or what the updates make."""
     status = work.place.stat()
-    source = here.source if wanted is None else wanted.source
-    worktree.check_space([(work.place, source.size)])
+    worktree.check_space([(work.place, status.st_size if expected is None else expected.stat().st_size)])
+    folder = work.depot.store.root / "tmp"
+    with suppress(OSError):
+        work.depot.store.sharing.make_folder(folder)
     staged: IndexEntry | None = None
     with ExitStack() as after:
         try:
-            with worktree.replacing(work.place, worktree.file_mode(False), work.depot.store.root / "tmp") as fd:
-                progress = begin(f"writing {shown_path(work.path)}")
-                if wanted is None:
-                    values = {name: _applying(work, name) for name in work.supplied}
-                    splice.write(source, here.format, here.spans, values, fd, progress)
-                else:
-                    splice.copy(source, fd, progress)
+            with worktree.replacing(work.place, worktree.file_mode(False), folder) as fd:
+                with _cut(expected or work.place) as given:
+                    progress = begin(f"writing {shown_path(work.path)}")
+                    _fill(work, fd, given, progress, applied=expected is None)
                 if hasattr(os, "fchmod"):
                     os.fchmod(fd, stat.S_IMODE(status.st_mode))
                 made = FileSource(fd, shown_path(work.path))
                 new = _entry(work, _take(work, made, begin(f"storing {shown_path(work.path)}")))
-                source.check_unchanged()
                 made.check_unchanged()
-                if worktree.stamp(work.place) != here.source.stamp:
+                if worktree.stamp(work.place) != seen:
                     raise ChangedError("it was written to meanwhile, and is left as it is; run this again")
                 note = after.enter_context(worktree.settling(work.repository, [new]))
                 staged = new
@@ -202,6 +193,19 @@ def _write(work: _Work, here: _Cut, wanted: _Cut | None, begin: Begin) -> None:
                 work.repository.forget_stat([work.entry or IndexEntry(work.path, "0", "0" * len(staged.oid))])
             raise
         note(new, work.place, made.stamp)
+
+
+def _fill(work: _Work, fd: int, given: _Cut, progress: Callable[[int], None], *, applied: bool) -> None:
+    """Fill the new file with what is given, after the updates are `applied` to it, or as it is."""
+    from git_theta import splice
+
+    if applied:
+        values = {name: _applying(work, name) for name in work.supplied}
+        splice.write(given.source, given.format, given.spans, values, fd, progress)
+    else:
+        _check_kinds(work, given, "the expected file")
+        splice.copy(given.source, fd, progress)
+    given.source.check_unchanged()
 
 
 def _applying(work: _Work, name: str) -> Callable[[], Iterator[bytes | memoryview]]:
