@@ -124,9 +124,9 @@ def read(folder: Path, targets: Targets, update: str) -> list[Brought]:
     if config.update != update:
         raise InputError(f"it is an adapter for --update-type {config.update}, not {update}")
     path = next((folder / name for name in WEIGHTS_NAMES if (folder / name).is_file()), folder / WEIGHTS_NAMES[0])
-    with opened(path) as file:
+    with _naming(path.name), opened(path) as file:
         layers, whole = _modules(file, targets)
-        brought = [*_updated(layers, config, targets), *whole]
+    brought = [*_updated(layers, config, targets), *whole]
     if not brought:
         raise InputError("it changes no parameter")
     return brought
@@ -406,5 +406,4 @@ def _naming(where: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        message = str(error)
-        raise InputError(message if message.startswith(where) else f"{where}: {message}") from error
+        raise InputError(f"{where}: {error}") from error

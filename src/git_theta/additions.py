@@ -84,6 +84,8 @@ def add(
     """
     from git_theta import supply
 
+    if expected is not None and not expected.is_file():
+        raise InputError(f"{shown_path(str(expected))}: no such file")
     place, entry, known = _find(repository, path)
     worktree.check_objects(known[-1], depot.store)
     work = _Work(repository, depot, path, place, entry, known, supply.read(brought, update, known[-1]))

@@ -36,8 +36,7 @@ def read(path: Path, update: str, base: Manifest) -> dict[str, Supplied]:
                 raise InputError(f"parameter '{shown(name)}': there are two updates of it, perhaps under two names")
             made[name] = _made(brought)
     except InputError as error:
-        where = shown_path(str(path))
-        raise InputError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
+        raise InputError(f"{shown_path(str(path))}: {error}") from error
     return made
 
 
@@ -76,8 +75,7 @@ def _made(brought: Brought) -> Supplied:
         tensors = _turned(brought) if target.is_turned else brought.tensors
         return _supplier(brought.update).supplied(tensors, target.record.dtype, target.stored_shape)
     except InputError as error:
-        where = f"parameter '{shown(target.name)}'"
-        raise InputError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
+        raise InputError(f"parameter '{shown(target.name)}': {error}") from error
 
 
 def _turned(brought: Brought) -> Mapping[str, Tensor]:

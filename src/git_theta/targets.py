@@ -41,7 +41,7 @@ class Target:
         if self.record.strides is None:
             return self.shape
         if not self.is_turned:
-            raise InputError(f"parameter '{shown(self.name)}' is stored in an order of elements that is not supported")
+            raise InputError("its elements are stored in an order that is not supported")
         return self.shape[::-1]
 
 

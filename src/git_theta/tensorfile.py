@@ -85,12 +85,12 @@ class TensorFile:
 def opened(path: Path) -> Iterator[TensorFile]:
     """The tensors of a file; raises InputError where there is none, or no checkpoint format reads it."""
     if not path.is_file():
-        raise InputError(f"{shown_path(str(path))}: no such file")
+        raise InputError("no such file")
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
         file = TensorFile(FileSource(fd, shown_path(str(path))))
         if not file.names:
-            raise InputError(f"{shown_path(str(path))}: no tensor is found in it")
+            raise InputError("no tensor is found in it")
         yield file
     finally:
         os.close(fd)
