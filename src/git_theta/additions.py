@@ -213,10 +213,11 @@ def _fill(work: _Work, fd: int, given: _Cut, progress: Callable[[int], None], *,
 def _applying(work: _Work, name: str) -> Callable[[], Iterator[bytes | memoryview]]:
     """A function that gives the value that an update makes of its base."""
     from git_theta import value
+    from git_theta.updates.stream import Stream
 
     def runs() -> Iterator[bytes | memoryview]:
         record = work.base.parameters[name]
-        base = value.Stream(record.dtype, record.shape, record.size, value.runs(record, work.depot.store))
+        base = Stream(record.dtype, record.shape, record.size, value.runs(record, work.depot.store))
         yield from work.supplied[name].apply(base)
         base.finish()
 

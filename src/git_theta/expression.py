@@ -21,6 +21,7 @@ _MAX_STEPS = 2_000_000
 _PLAIN = re.compile(r"[\w.\- /]*\Z", re.ASCII)
 _REPEAT = re.compile(r"\{([0-9]{1,3})(,?)([0-9]{0,3})\}")
 _CLASS = re.compile(r"\[\^?\]?(?:[^\]\\\[]|\\.)*\]", re.DOTALL)
+_SET_OPERATION = re.compile(r"--|&&|\|\||~~")  # of later versions of Python
 _SHORTHANDS = frozenset("dwsDWS")
 
 _Ends = frozenset[int]
@@ -64,10 +65,11 @@ class _Run:
         key = (id(node), start)
         if key not in self._known:
             self._known[key] = node(self, start)
-            self._steps += 1 + len(self._known[key])
-            if self._steps > _MAX_STEPS:
-                raise InputError("takes too long to match")
-        return self._known[key]
+        ends = self._known[key]
+        self._steps += 1 + len(ends)
+        if self._steps > _MAX_STEPS:
+            raise InputError("takes too long to match")
+        return ends
 
     def ends_of_all(self, node: _Node, starts: _Ends) -> _Ends:
         return _NOWHERE.union(*(self.ends(node, start) for start in starts))
@@ -110,13 +112,13 @@ def _repeated(part: _Node, least: int, most: int | None) -> _Node:
         ends: _Ends = frozenset((start,))
         for _ in range(least):
             ends = run.ends_of_all(part, ends)
-        found, fresh = ends, ends
+        found, fresh = set(ends), ends
         count = least
         while fresh and (most is None or count < most):
             fresh = run.ends_of_all(part, fresh) - found
-            found |= fresh
+            found.update(fresh)
             count += 1
-        return found
+        return frozenset(found)
 
     return node
 
@@ -198,8 +200,8 @@ class _Parser:
     def _class(self) -> _Node:
         found = _CLASS.match(self._pattern, self._at)
         try:
-            kind = re.compile(found[0]) if found else None
-        except (re.error, FutureWarning):
+            kind = re.compile(found[0]) if found and not _SET_OPERATION.search(found[0]) else None
+        except re.error:
             kind = None
         if found is None or kind is None:
             raise self._error()

@@ -51,8 +51,8 @@ _TWO = _zip({"a": b"first", "b": b"second"})
 def test_known_bytes() -> None:
     entries = _read(_TWO)
     assert entries == [
-        Entry("a", 0, 31, 5, zlib.crc32(b"first"), 0),
-        Entry("b", 0, 67, 6, zlib.crc32(b"second"), 0),
+        Entry("a", 0, 31, 5, zlib.crc32(b"first"), 0, 0, 73),
+        Entry("b", 0, 67, 6, zlib.crc32(b"second"), 0, 36, 120),
     ]
 
 
@@ -89,7 +89,7 @@ def test_padding_in_the_local_header_is_skipped() -> None:
     local = struct.pack("<4s5H3L2H", _LOCAL, 0, 0x808, 0, 0, 0, 0, 0, 0, 1, len(extra)) + b"a" + extra
     central = struct.pack("<4s6H3L5H2L", _CENTRAL, 0, 0, 0x808, 0, 0, 0, 7, 4, 4, 1, 0, 0, 0, 0, 0, 0) + b"a"
     end = struct.pack("<4s4H2LH", _END, 0, 0, 1, 1, len(central), len(local) + 4, 0)
-    assert _read(local + b"data" + central + end) == [Entry("a", 0, len(local), 4, 7, 0x808)]
+    assert _read(local + b"data" + central + end) == [Entry("a", 0, len(local), 4, 7, 0x808, 0, len(local) + 4)]
 
 
 def _zip64_entry(extra: bytes) -> bytes:
@@ -107,7 +107,7 @@ _OTHER_FIELD = struct.pack("<2H", 0x4246, 3) + b"xyz"
 
 def test_zip64_extra_field_is_believed() -> None:
     extra = _OTHER_FIELD + struct.pack("<2H3Q", 1, 24, 4, 4, 0)
-    assert _read(_zip64_entry(extra)) == [Entry("a", 0, 31, 4, 7, 0)]
+    assert _read(_zip64_entry(extra)) == [Entry("a", 0, 31, 4, 7, 0, 0, 35)]
 
 
 @pytest.mark.parametrize(
@@ -278,3 +278,36 @@ def _read_or_refuse(data: bytes) -> None:
 
 def test_it_takes_sources_that_are_not_in_memory() -> None:
     assert archive.read(BytesSource(_TWO)) == _read(_TWO)
+
+
+@pytest.mark.parametrize("kind", ["zip", "zip64 entries", "descriptor", "no signature", "zeros in the header"])
+def test_checksums_are_mended_wherever_they_stand(kind: str) -> None:
+    """Bytes of entry "b" are changed; those of "a" and its checksums stay."""
+    old = _described(signed=kind == "descriptor", zeros=kind == "zeros in the header")
+    if kind.startswith("zip"):
+        old = _zip({"a": b"first", "b": b"second"}, wide=kind != "zip")
+    made = old.replace(b"second", b"changed"[:6])
+    at = made.index(b"change")
+    for place, data in archive.mended(CheckedSource(made), [(at + 1, 2)]):
+        made = made[:place] + data + made[place + len(data) :]
+    wanted, before = (zlib.crc32(content).to_bytes(4, "little") for content in (b"change", b"second"))
+    assert before not in made
+    assert made == old.replace(b"second", b"change").replace(before, wanted)
+    with zipfile.ZipFile(io.BytesIO(made)) as file:
+        assert file.testzip() is None
+    assert list(archive.mended(CheckedSource(made), [(at + 6, 2), (0, 4)])) == []
+
+
+def _described(*, signed: bool, zeros: bool) -> bytes:
+    """An archive whose checksum of "b" stands behind the entry."""
+    crcs = {name: zlib.crc32(content) for name, content in (("a", b"first"), ("b", b"second"))}
+    made, central = b"", b""
+    for name, content in (("a", b"first"), ("b", b"second")):
+        crc, size, flags = crcs[name], len(content), 8 if name == "b" else 0
+        shown = 0 if zeros and flags else crc
+        local = struct.pack("<4s5H3L2H", _LOCAL, 0, flags, 0, 0, 0, shown, size, size, 1, 0) + name.encode() + content
+        descriptor = struct.pack("<3L", crc, size, size) if flags else b""
+        fields = (0, 0, flags, 0, 0, 0, crc, size, size, 1, 0, 0, 0, 0, 0, len(made))
+        central += struct.pack("<4s6H3L5H2L", _CENTRAL, *fields) + name.encode()
+        made += local + (b"PK\x07\x08" if signed and flags else b"") + descriptor
+    return made + central + struct.pack("<4s4H2LH", _END, 0, 0, 2, 2, len(central), len(made), 0)
