@@ -89,7 +89,7 @@ def add(
     place, entry, known = _find(repository, path)
     worktree.check_objects(known[-1], depot.store)
     work = _Work(repository, depot, path, place, entry, known, supply.read(brought, update, known[-1]))
-    with _cut(place) as here:
+    with _cut(place, "the file") as here:
         differing = _differing(work, here)
         if differing and expected is not None:
             raise InputError(f"parameter '{shown(differing[0])}' is not the base's; put the base there first")
@@ -125,14 +125,13 @@ def _find(repository: Repository, path: bytes) -> tuple[Path, IndexEntry | None,
 
 
 @contextmanager
-def _cut(path: Path) -> Iterator[_Cut]:
+def _cut(path: Path, name: str) -> Iterator[_Cut]:
+    """A checkpoint file, opened; errors call it by `name`."""
     from git_theta.checkpoint import segment
 
-    if not path.is_file():
-        raise InputError(f"{shown_path(str(path))}: no such file")
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        source = FileSource(fd, shown_path(str(path)))
+        source = FileSource(fd, name)
         yield _Cut(source, *segment(source))
     finally:
         os.close(fd)
@@ -178,12 +177,12 @@ def _write(work: _Work, seen: Stamp, expected: Path | None, begin: Begin) -> Non
     with ExitStack() as after:
         try:
             with worktree.replacing(work.place, worktree.file_mode(False), folder) as fd:
-                with _cut(expected or work.place) as given:
+                with _cut(expected or work.place, "the expected file" if expected else "the file") as given:
                     progress = begin(f"writing {shown_path(work.path)}")
                     _fill(work, fd, given, progress, applied=expected is None)
                 if hasattr(os, "fchmod"):
                     os.fchmod(fd, stat.S_IMODE(status.st_mode))
-                made = FileSource(fd, shown_path(work.path))
+                made = FileSource(fd, "the new file")
                 new = _entry(work, _take(work, made, begin(f"storing {shown_path(work.path)}")))
                 made.check_unchanged()
                 if worktree.stamp(work.place) != seen:

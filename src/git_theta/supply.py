@@ -11,7 +11,7 @@ from pathlib import Path
 from git_theta import adapter, plugins
 from git_theta.adapter import Brought
 from git_theta.errors import InputError, ManifestError
-from git_theta.manifest import Manifest
+from git_theta.manifest import Manifest, is_word
 from git_theta.names import shown, shown_path
 from git_theta.targets import Targets, by_plain_name
 from git_theta.tensor import DTYPES, Tensor
@@ -43,9 +43,11 @@ def read(path: Path, update: str, base: Manifest) -> dict[str, Supplied]:
 def _supplier(update: str) -> Supplier:
     """The update of a name, if users may bring its content."""
     try:
-        found = plugins.update(update)
+        found = plugins.update(update) if is_word(update) else None
     except ManifestError as error:
         raise InputError(f"--update-type: {error}") from error
+    if found is None:
+        raise InputError(f"--update-type: '{shown(update)}' is no name of an update")
     if not isinstance(found, Supplier):
         raise InputError(f"--update-type: the content of '{shown(update)}' is made by git-theta, it cannot be supplied")
     return found
