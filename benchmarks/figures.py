@@ -13,19 +13,19 @@ __all__ = ["Figure", "format_figure", "machine", "ratio"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured value that should be at most `limit`; `detail` says what it was made of."""
+    """One measured value that should be at most `limit`, if there is one; `detail` says what it was made of."""
 
     group: str
     name: str
     measured: float
-    limit: float
+    limit: float | None
     unit: str = ""
     detail: str = ""
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        return self.measured <= self.limit
+        return self.limit is None or self.measured <= self.limit
 
     def as_json(self) -> dict[str, object]:
         return asdict(self) | {"ok": self.ok}
@@ -46,9 +46,9 @@ def format_figure(figure: Figure, before: Sequence[Figure] = (), *, judge: bool 
     lines: list[str] = []
     if not before or before[-1].group != figure.group:
         lines += ["", f"{figure.group:<42}{'measured':>13}{'target':>15}"]
-    target = f"<= {_number(figure.limit)} {figure.unit}"
+    target = "" if figure.limit is None else f"<= {_number(figure.limit)} {figure.unit}"
     measured = f"{_number(figure.measured)} {figure.unit}"
-    verdict = ("ok  " if figure.ok else "MISS") if judge else ""
+    verdict = ("ok  " if figure.ok else "MISS") if judge and figure.limit is not None else ""
     lines.append(f"  {figure.name:<40}{measured:>13}{target:>15}  {verdict}  {figure.detail}".rstrip())
     return "\n".join(lines)
 

@@ -13,7 +13,7 @@ from figures import Figure
 from repository import Repository
 from workplace import Workplace
 
-__all__ = ["anonymous_memory"]
+__all__ = ["anonymous_memory", "peak_bytes"]
 
 INTERVAL_S = 0.003
 MIB = 2**20
@@ -31,7 +31,7 @@ def anonymous_memory(workplace: Workplace) -> Iterator[Figure]:
 
         def measure(*argv: str) -> Figure:
             workplace.say(f"memory of {' '.join(argv)}")
-            return Figure(group, " ".join(argv), _peak_bytes(repository, *argv, name) / MIB, 256, "MiB")
+            return Figure(group, " ".join(argv), peak_bytes(repository, *argv, name) / MIB, 256, "MiB")
 
         repository.put(file)
         yield measure("git", "add")
@@ -46,7 +46,7 @@ def anonymous_memory(workplace: Workplace) -> Iterator[Figure]:
         repository.check_equal(file)
 
 
-def _peak_bytes(repository: Repository, *argv: str) -> int:
+def peak_bytes(repository: Repository, *argv: str) -> int:
     """Run a command in a repository; returns the most that git-theta's processes held together at any one moment.
 
     Git starts the filter, so its processes are found by their session. Raises SystemExit where the command fails.

