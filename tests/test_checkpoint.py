@@ -519,7 +519,7 @@ def test_memory_is_bounded_whatever_the_size(tmp_path: Path, shapes: Sequence[in
     _sparse(tmp_path / "file", shapes)
     run = [sys.executable, "-c", _MEASURE, str(tmp_path / "file"), str(tmp_path / "theta"), compression]
     done = subprocess.run(run, check=True, cwd=Path(__file__).parents[1], capture_output=True)
-    # Eight threads have 128 MiB of buffers; about 215 in all on an idle machine, 264 seen where threads wait for others.
+    # Eight threads have 128 MiB of buffers. In all it is about 215 on an idle machine; 264 were seen on a busy one.
     assert int(done.stdout) < 320
 
 
