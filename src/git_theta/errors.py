@@ -1,6 +1,7 @@
 """The errors Git-Theta raises on purpose, grouped by what the caller can do about them.
 
     ThetaError                    every expected error; printed as one line
+    ├── ConflictError             sides of a merge disagree: choose  exit 1
     ├── InputError                fix what was handed in            exit 3
     │   ├── FormatError           a file that a format cannot read: the next format is tried
     │   ├── ManifestError         text that is no manifest, or one this version cannot read
@@ -22,6 +23,7 @@ __all__ = [
     "EXIT_BUG",
     "ChangedError",
     "ConfigError",
+    "ConflictError",
     "DamagedObjectError",
     "DataError",
     "FormatError",
@@ -42,6 +44,10 @@ class ThetaError(Exception):
     """Base of every expected error; `exit_code` is what a command exits with."""
 
     exit_code = 1
+
+
+class ConflictError(ThetaError):
+    """Sides of a merge cannot be put together without someone choosing."""
 
 
 class InputError(ThetaError):

@@ -8,8 +8,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, cast
 
-from git_theta.errors import ManifestError
+from git_theta.errors import ConfigError, ManifestError
 from git_theta.formats.base import Format
+from git_theta.names import shown
 from git_theta.updates.base import Update
 from git_theta.updates.cast import CAST
 from git_theta.updates.delta import DELTA
@@ -21,10 +22,13 @@ from git_theta.updates.sparse import SPARSE
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["FORMATS_GROUP", "UPDATES_GROUP", "formats", "update"]
+    from git_theta.merges.base import Merge
+
+__all__ = ["FORMATS_GROUP", "MERGES_GROUP", "UPDATES_GROUP", "formats", "merge", "merges", "update"]
 
 FORMATS_GROUP = "git_theta.formats"
 UPDATES_GROUP = "git_theta.updates"
+MERGES_GROUP = "git_theta.merges"
 
 
 def formats() -> Iterator[Format]:
@@ -51,6 +55,58 @@ def update(name: str) -> Update:
     if found is None:
         raise ManifestError(f"update '{name}' is not installed; update git-theta or install the package that brings it")
     return found
+
+
+def merges() -> "dict[str, Merge]":
+    """The merge strategies by name: the built-in ones, then installed ones that can be loaded."""
+    found = dict(_built_in_merges())
+    for name in _installed(MERGES_GROUP):
+        loaded = _load(MERGES_GROUP, name)
+        if loaded is not None:
+            found.setdefault(name, cast("Merge", loaded))
+    return found
+
+
+def merge(name: str) -> "Merge":
+    """The merge strategy of this name; raises ConfigError where none is installed."""
+    found = _built_in_merges().get(name) or cast("Merge | None", _load(MERGES_GROUP, name))
+    if found is None:
+        raise ConfigError(
+            f"there is no merge strategy '{shown(name[:40])}'; to see which there are: git theta strategies"
+        )
+    return found
+
+
+@functools.cache
+def _built_in_merges() -> "Mapping[str, Merge]":
+    """Read when it is asked for: the filter, which starts often, merges nothing."""
+    from git_theta.merges import averages, copies, diloco, dropping, elements, signs, spherical, task_vectors
+
+    return {
+        strategy.name: strategy
+        for strategy in (
+            averages.AVERAGE,
+            copies.OURS,
+            copies.THEIRS,
+            copies.BASE,
+            copies.MAX,
+            elements.THREE_WAY,
+            task_vectors.TASK_ARITHMETIC,
+            signs.TIES,
+            dropping.DARE_LINEAR,
+            dropping.DARE_TIES,
+            dropping.DELLA,
+            dropping.BREADCRUMBS,
+            task_vectors.MODEL_STOCK,
+            signs.SCE,
+            spherical.SLERP,
+            spherical.NUSLERP,
+            elements.NEARSWAP,
+            averages.FISHER,
+            averages.REGMEAN,
+            diloco.DILOCO,
+        )
+    }
 
 
 _BUILT_IN_UPDATES: Mapping[str, Update] = {

@@ -27,6 +27,7 @@ from git_theta.errors import DamagedObjectError, FormatError
 from git_theta.formats.base import HEAD_SIZE_BYTES, MAX_SPANS, Format, Span
 from git_theta.source import BytesSource
 from git_theta.tensor import DTYPES, MAX_NAME_LENGTH, MAX_RANK, Tensor, View, check_shape, nbytes
+from git_theta.testing_merges import MergeTests
 from git_theta.updates.base import Update
 from git_theta.updates.stream import Stream
 from git_theta.value import SourceValue
@@ -35,6 +36,7 @@ __all__ = [
     "CheckedSource",
     "Example",
     "FormatTests",
+    "MergeTests",
     "Tensor",
     "UpdateExample",
     "UpdateTests",
