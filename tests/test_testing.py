@@ -1,15 +1,17 @@
 """The kits for plugins: a plugin that breaks a rule must fail them."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from git_theta.errors import FormatError
+from git_theta.errors import ConfigError, FormatError
 from git_theta.formats.base import Format, Span
+from git_theta.merges.base import Array, Inputs, Namespace, Option, Options, Strategy
 from git_theta.source import Source
 from git_theta.tensor import View
-from git_theta.testing import CheckedSource, Example, FormatTests, Tensor, check_spans, view_bytes
+from git_theta.testing import CheckedSource, Example, FormatTests, MergeTests, Tensor, check_spans, view_bytes
 
 _MAGIC = b"SIMPLE"
 _GOOD = Span("w", 8, 8, "U8", (8,))
@@ -184,3 +186,83 @@ def test_checked_source() -> None:
     assert buffer == b"ab"
     with pytest.raises(AssertionError):
         source.read_into(2, memoryview(buffer))
+
+
+class MergeKit(MergeTests):
+    """The kit for one strategy."""
+
+    def __init__(self, function: Callable[[Namespace, Inputs, Options], Array], **promised: object) -> None:
+        self.merge = Strategy("mine", "Mine.", "", function, **promised)  # type: ignore[arg-type]  # of many types
+
+
+def _mean(xp: Namespace, inputs: Inputs, options: Options) -> Array:
+    return (inputs.ours + inputs.theirs) * 0.5
+
+
+def _run_merge_kit(kit: MergeKit) -> None:
+    for name in dir(kit):
+        if name.startswith("test_"):
+            getattr(kit, name)()
+
+
+def test_a_good_strategy_passes() -> None:
+    kit = MergeKit(_mean, elementwise=True)
+    kit.symmetric = True
+    _run_merge_kit(kit)
+
+
+def _centred(xp: Namespace, inputs: Inputs, options: Options) -> Array:
+    return inputs.ours - float(xp.sum(inputs.ours, dtype=xp.float64))
+
+
+def _restless(xp: Namespace, inputs: Inputs, options: Options) -> Array:
+    return inputs.ours + next(_COUNTER) * 0.001
+
+
+def _adding(xp: Namespace, inputs: Inputs, options: Options) -> Array:
+    inputs.sides[0][...] += 1
+    return inputs.ours
+
+
+def _first_row(xp: Namespace, inputs: Inputs, options: Options) -> Array:
+    return inputs.ours[:1]
+
+
+_COUNTER = itertools.count()
+
+
+@pytest.mark.parametrize(
+    "kit",
+    [
+        pytest.param(MergeKit(_centred, elementwise=True), id="says it is elementwise and is not"),
+        pytest.param(MergeKit(_restless), id="gives something else each time"),
+        pytest.param(MergeKit(_adding), id="writes to its inputs"),
+        pytest.param(MergeKit(_first_row), id="gives another shape"),
+        pytest.param(
+            MergeKit(lambda xp, inputs, options: xp.astype(inputs.ours, xp.float64)), id="gives another dtype"
+        ),
+        pytest.param(
+            MergeKit(lambda xp, inputs, options: inputs.ours - inputs.base), id="needs a base and does not say so"
+        ),
+        pytest.param(
+            MergeKit(_mean, finite=False, kinds=frozenset({"float", "integer"})), id="makes floats of integers"
+        ),
+        pytest.param(
+            MergeKit(_mean, options=(Option("t", 2.0, "How far.", most=1),)), id="a default out of its bounds"
+        ),
+        pytest.param(MergeKit(_mean, options=(Option("t", 0.5, ""),)), id="an option without a word on it"),
+        pytest.param(MergeKit(_mean, files={"one": "two\nlines"}), id="a line that is two"),
+    ],
+)
+def test_a_strategy_that_is_wrong_fails(kit: MergeKit) -> None:
+    with pytest.raises((AssertionError, TypeError, ValueError, ConfigError)):
+        _run_merge_kit(kit)
+
+
+@pytest.mark.parametrize("promise", ["one_sided", "symmetric"])
+def test_a_strategy_that_breaks_its_promise_fails(promise: str) -> None:
+    kit = MergeKit(lambda xp, inputs, options: inputs.ours * 0.75 + inputs.theirs * 0.25)
+    _run_merge_kit(kit)
+    setattr(kit, promise, True)
+    with pytest.raises(AssertionError):
+        _run_merge_kit(kit)
