@@ -120,7 +120,7 @@ def test_a_density_that_is_not_given_is_not_1() -> None:
 
 
 def philox(counter: int, key: tuple[int, int]) -> list[int]:
-    """Philox 4x64-10, as its paper has it in table 2 and figure 1."""
+    """Philox 4x64-10 in plain Python; the test below holds it to the authors' known answer."""
     lanes = [counter >> shift & 2**64 - 1 for shift in (0, 64, 128, 192)]
     for turn in range(10):
         left, right = (

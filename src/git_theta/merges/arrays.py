@@ -163,7 +163,7 @@ def encode(array: "Numbers", dtype: str) -> bytes:
 def _brain(array: "Numbers") -> bytes:
     """BF16 of float32, or of float64 by way of a float32 rounded to odd, which leaves the last rounding its ties.
 
-    Boldo and Melquiond, Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd, 2008.
+    Boldo and Melquiond, Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd, 2008.
     """
     import numpy as np
 

@@ -1,7 +1,6 @@
 """Averages of the sides: plain, weighted by Fisher information, or by what the layers' inputs were.
 
-Model soups: Wortsman et al. 2022, section 2. Fisher merging: Matena and Raffel 2021, section 3. RegMean: Jin et al.
-2022, section 4.
+Model soups: Wortsman et al. 2022. Fisher merging: Matena and Raffel 2021. RegMean: Jin et al. 2022.
 """
 
 from collections.abc import Sequence

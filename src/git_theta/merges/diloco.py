@@ -1,6 +1,6 @@
 """The outer step of DiLoCo: the mean of what workers trained is taken for a gradient, with Nesterov momentum.
 
-Douillard et al. 2023, algorithm 1, lines 12 to 14, with the outer optimiser as torch.optim.SGD(nesterov=True) has it.
+Douillard et al. 2023, with the outer optimiser as torch.optim.SGD(nesterov=True) has it.
 """
 
 from git_theta.errors import ConflictError

@@ -1,7 +1,6 @@
 """Strategies that drop a part of each side's change before they merge the rest.
 
-DARE: Yu et al. 2023, section 3. DELLA: Deep et al. 2024, section 3. Model Breadcrumbs: Davari and Belilovsky 2023,
-section 3.
+DARE: Yu et al. 2023. DELLA: Deep et al. 2024. Model Breadcrumbs: Davari and Belilovsky 2023.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Strategies that have the sides elect a sign for each element, and average those that agree with it.
 
-TIES: Yadav et al. 2023, section 4. SCE: Wan et al. 2024 (FuseChat), section 3.3.
+TIES: Yadav et al. 2023. SCE: Wan et al. 2024 (FuseChat).
 """
 
 import math

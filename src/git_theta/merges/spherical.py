@@ -1,6 +1,6 @@
 """Interpolation along the arc between two sides instead of the straight line.
 
-Shoemake, Animating rotation with quaternion curves, 1985, section 3.3, on the whole value as one vector.
+Shoemake, Animating rotation with quaternion curves, 1985, on the whole value as one vector.
 """
 
 import math

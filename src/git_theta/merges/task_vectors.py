@@ -1,6 +1,6 @@
 """Strategies on task vectors, what each side added to the base: their sum, or how far along their mean to go.
 
-Task arithmetic: Ilharco et al. 2022, section 2. Model Stock: Jang et al. 2024, equations 4 to 7.
+Task arithmetic: Ilharco et al. 2022. Model Stock: Jang et al. 2024.
 """
 
 import itertools

@@ -1,0 +1,83 @@
+"""Rules: which strategy merges which parameters, by patterns of their names.
+
+The first rule that matches a name, and whose strategy takes values of its kind, counts. Behind the user's rules stand
+the built-in ones: counters of batches take the larger number, floats are averaged, and integers and booleans are merged
+element by element, a conflict where both sides changed the same element.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from git_theta import plugins
+from git_theta.errors import ConfigError
+from git_theta.merges.base import BOOLEAN, FLOAT, INTEGER, Merge, Options, read_options
+from git_theta.names import shown
+
+__all__ = ["COPIES", "Rule", "Rules"]
+
+COPIES = ("ours", "theirs", "base")
+"""The strategies that take a value as it is, whatever it is: nothing needs to be loaded."""
+
+_MAX_PATTERN_LENGTH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The strategy for names that `pattern` matches as a whole: `*` any text, `?` a character, `[ab]` one of some.
+
+    `added`: merge what both sides added under one name, if it has one dtype and shape. `grown`: where one side added
+    rows to a value that both changed, merge the rows that both have and keep the new ones.
+    """
+
+    pattern: str
+    strategy: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    added: bool = False
+    grown: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.pattern) <= _MAX_PATTERN_LENGTH:
+            raise ConfigError(f"a pattern has {len(self.pattern)} characters; write one of 1 to {_MAX_PATTERN_LENGTH}")
+        self.parsed()
+
+    @property
+    def merge(self) -> Merge:
+        return plugins.merge(self.strategy)
+
+    def parsed(self) -> Options:
+        """The options; raises ConfigError where the strategy has no such."""
+        return read_options(self.merge, self.options)
+
+    def matches(self, name: str) -> bool:
+        return fnmatchcase(name, self.pattern)
+
+
+_BUILT_IN: Mapping[str, tuple[Rule, ...]] = {
+    FLOAT: (Rule("*", "average"),),
+    **dict.fromkeys(
+        (INTEGER, BOOLEAN),
+        (Rule("*num_batches_tracked", "max"), Rule("*", "three-way", {"inner": "conflict"})),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules of a merge, in order."""
+
+    rules: tuple[Rule, ...] = ()
+
+    def find(self, name: str, kind: str | None) -> Rule | None:
+        """The rule for a parameter whose values are of a kind (`merges.base`); None where they cannot be merged."""
+        fitting = (rule for rule in self.rules if rule.strategy in COPIES or kind in rule.merge.kinds)
+        return next((rule for rule in (*fitting, *_BUILT_IN.get(kind or "", ())) if rule.matches(name)), None)
+
+    def check_used(self, names: Collection[str]) -> None:
+        """Raise ConfigError for a rule that matches none of the names: most likely it is misspelt."""
+        for rule in self.rules:
+            if not any(rule.matches(name) for name in names):
+                raise ConfigError(
+                    f"the pattern '{shown(rule.pattern[:80])}' matches no parameter; to see their names: "
+                    "git theta info --full PATH"
+                )
