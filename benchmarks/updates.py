@@ -167,8 +167,16 @@ def _checkout(repository: Repository, tag: str, file: Path) -> float:
 
 
 def tuned(workplace: Workplace) -> Iterator[Figure]:
-    """Seconds and memory where every parameter of a large model changed a little, twice."""
-    versions = _tuned_versions(workplace)
+    """Seconds and memory where every parameter of a large model changed: a new version, and a chain of three."""
+    yield from _tuned_seconds(workplace)
+    if not Path("/proc/self/status").exists():
+        workplace.say("memory can be measured on Linux only")
+        return
+    yield from _tuned_memory(workplace)
+
+
+def _tuned_seconds(workplace: Workplace) -> Iterator[Figure]:
+    versions, chain = _tuned_versions(workplace, models.TUNED), _tuned_versions(workplace, models.NUDGED)
     adds: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
     checkouts: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
     steps = 0
@@ -177,32 +185,41 @@ def tuned(workplace: Workplace) -> Iterator[Figure]:
             workplace.say(f"full fine-tune, {kind}, {repetition + 1} of {workplace.scale.repetitions}")
             with workplace.repository(kind, NAME) as repository:
                 adds[kind] += _add_versions(repository, versions, lambda repo: repo.timed("git", "add", NAME))[1:]
-                _checkout(repository, "v0", versions[0])
-                checkouts[kind].append(_checkout(repository, "v2", versions[2]))
+            with workplace.repository(kind, NAME) as repository:
+                _add_versions(repository, chain, lambda repo: repo.timed("git", "add", NAME))
+                _checkout(repository, "v0", chain[0])
+                checkouts[kind].append(_checkout(repository, "v2", chain[2]))
                 if kind == "theta":
                     steps = _longest_chain(repository)
-    group = f"full fine-tune, {versions[0].stat().st_size / 1e6:,.0f} MB F32 .safetensors"
+    group = _tuned_title(versions[0])
     yield ratio(group, "git add", adds["theta"], adds["lfs"], 1.0)
     yield ratio(group, f"git checkout, a chain of {steps}", checkouts["theta"], checkouts["lfs"], 1.2)
-    if not Path("/proc/self/status").exists():
-        workplace.say("memory can be measured on Linux only")
-        return
+
+
+def _tuned_memory(workplace: Workplace) -> Iterator[Figure]:
     workplace.say("memory of a full fine-tune")
+    chain = _tuned_versions(workplace, models.NUDGED)
+    group = _tuned_title(chain[0])
     with workplace.repository("theta", NAME) as repository:
-        peaks = _add_versions(repository, versions, lambda repo: peak_bytes(repo, "git", "add", NAME) / MIB)
+        peaks = _add_versions(repository, chain, lambda repo: peak_bytes(repo, "git", "add", NAME) / MIB)
         yield Figure(group, "git add, anonymous memory", max(peaks[1:]), 512, "MiB")
         repository.checkpoint.unlink()
         peak = peak_bytes(repository, "git", "checkout", "--", NAME) / MIB
-        repository.check_equal(versions[-1])
+        repository.check_equal(chain[-1])
         yield Figure(group, "git checkout, anonymous memory", peak, 512, "MiB")
 
 
-def _tuned_versions(workplace: Workplace) -> list[Path]:
-    first, _ = workplace.versions("F32", "safetensors")
-    stem = f"tuned-{workplace.scale.name}"
-    second = workplace.make(f"{stem}-1.safetensors", partial(models.tune, first, seed=1))
-    third = workplace.make(f"{stem}-2.safetensors", partial(models.tune, second, seed=2))
-    return [first, second, third]
+def _tuned_title(file: Path) -> str:
+    return f"full fine-tune, {file.stat().st_size / 1e6:,.0f} MB F32 .safetensors"
+
+
+def _tuned_versions(workplace: Workplace, by: float) -> list[Path]:
+    """A model, and two versions that each moved every element of the one before."""
+    versions = [workplace.versions("F32", "safetensors")[0]]
+    for seed in (1, 2):
+        make = partial(models.tune, versions[-1], by=by, seed=seed)
+        versions.append(workplace.make(f"tuned-{by:g}-{workplace.scale.name}-{seed}.safetensors", make))
+    return versions
 
 
 def _add_versions(repository: Repository, versions: Sequence[Path], add: Callable[[Repository], float]) -> list[float]:
