@@ -14,10 +14,13 @@ from git_theta.errors import ConfigError
 from git_theta.merges.base import BOOLEAN, FLOAT, INTEGER, Merge, Options, read_options
 from git_theta.names import shown
 
-__all__ = ["COPIES", "Rule", "Rules"]
+__all__ = ["COPIES", "SKELETON", "Rule", "Rules"]
 
 COPIES = ("ours", "theirs", "base")
 """The strategies that take a value as it is, whatever it is: nothing needs to be loaded."""
+
+SKELETON = "~skeleton"
+"""The name under which rules and decisions speak of what a file says beside its parameters; no parameter has it."""
 
 _MAX_PATTERN_LENGTH = 4096
 
@@ -27,7 +30,8 @@ class Rule:
     """The strategy for names that `pattern` matches as a whole: `*` any text, `?` a character, `[ab]` one of some.
 
     `added`: merge what both sides added under one name, if it has one dtype and shape. `grown`: where one side added
-    rows to a value that both changed, merge the rows that both have and keep the new ones.
+    rows to a value that both changed, merge the rows that both have and keep the new ones. `files`: the paths of what
+    the strategy reads beside the values, by its names for them.
     """
 
     pattern: str
@@ -35,6 +39,7 @@ class Rule:
     options: Mapping[str, object] = field(default_factory=dict)
     added: bool = False
     grown: bool = False
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < len(self.pattern) <= _MAX_PATTERN_LENGTH:

@@ -46,6 +46,7 @@ class Case(enum.Enum):
     DTYPE = "another dtype"
     RENAMED = "renamed"
     TIED = "tied or untied"
+    SKELETON = "beside its parameters"
     CODED = "codes or bytes that cannot be computed with"
 
 
@@ -69,6 +70,7 @@ class Decision:
     dtype: str = ""
     shape: tuple[int, ...] = ()
     views: tuple[View, ...] = ()
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reason: str = ""
 
 
@@ -285,6 +287,7 @@ def _by(rule: Rule, triple: _Triple, name: str, case: Case, result: Record, view
         _made(triple, name, Action.MERGE, case, views),
         strategy=rule.strategy,
         options=rule.parsed().values,
+        files=rule.files,
         dtype=result.dtype,
         shape=result.shape,
     )

@@ -253,6 +253,11 @@ class Merge(Protocol):
         ...
 
     @property
+    def uses_base(self) -> bool:
+        """Whether it looks at a common ancestor's value where there is one."""
+        ...
+
+    @property
     def most_sides(self) -> int:
         """How many sides it can merge."""
         ...
@@ -301,6 +306,7 @@ class Strategy:
     options: tuple[Option, ...] = ()
     kinds: frozenset[str] = frozenset({FLOAT})
     needs_base: bool = False
+    uses_base: bool = False
     most_sides: int = _MOST_ITEMS
     elementwise: bool = False
     finite: bool = True

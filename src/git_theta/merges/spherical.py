@@ -54,5 +54,6 @@ NUSLERP = Strategy(
     _SHOEMAKE,
     _nuslerp,
     options=(WEIGHTS,),
+    uses_base=True,
     most_sides=2,
 )
