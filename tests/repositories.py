@@ -88,6 +88,10 @@ class Repo:
         """`git-theta` as a process."""
         return _run([str(scripts_path() / "git-theta"), *arguments], self.path / cwd, variables)
 
+    def answer(self, given: bytes, *arguments: str) -> Outcome:
+        """`git-theta` as a process that reads what the user types."""
+        return _run([str(scripts_path() / "git-theta"), *arguments], self.path, {}, given)
+
     def theta(self, *arguments: str, cwd: str = ".") -> Outcome:
         """`git theta`, in this process."""
         out, err = io.StringIO(), io.StringIO()
@@ -157,8 +161,8 @@ def model(seed: int = 0, layers: int = 3) -> bytes:
     return safetensors({"embedding": ("F32", (10, 4), weights(40, seed))} | tensors)
 
 
-def _run(argv: list[str], cwd: Path, variables: Mapping[str, str]) -> Outcome:
-    done = subprocess.run(argv, cwd=cwd, env=os.environ | variables, capture_output=True, check=False)
+def _run(argv: list[str], cwd: Path, variables: Mapping[str, str], stdin: bytes = b"") -> Outcome:
+    done = subprocess.run(argv, cwd=cwd, env=os.environ | variables, input=stdin, capture_output=True, check=False)
     return Outcome(done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
 
 

@@ -37,7 +37,7 @@ from git_theta.updates.base import Supplied
 from git_theta.updates.dense import DENSE
 from git_theta.value import HeldValue, SourceValue, digest_of, encode_small, runs, store_value
 
-__all__ = ["Interrupted", "segment", "take", "whole_digest"]
+__all__ = ["Interrupted", "Origin", "keep", "segment", "take", "whole_digest"]
 
 SMALL_BYTES = 2**16
 BUNDLE_BYTES = 32 * 2**20
@@ -101,16 +101,33 @@ def take(
     values = [SourceValue(watched, span.offset, span.size, span.dtype, span.shape) for span in spans]
     values.append(SourceValue(BytesSource(text), 0, len(text), OPAQUE, (len(text),)))
     bases = {name: record for manifest in known for name, record in manifest.parameters.items()}
-    origins = [_Origin(span.name, bases.get(span.name), supplied.get(span.name)) for span in spans]
-    kept = _Intake(depot, known, progress).keep(values, [*origins, _Origin("")], watched.stop)
+    origins = [Origin(span.name, bases.get(span.name), supplied.get(span.name)) for span in spans]
+    kept = keep(values, [*origins, Origin("")], depot, known, progress=progress, stop=watched.stop)
     rows = zip(spans, kept, strict=False)  # the layout, which is last, has no span
     records = {
-        span.name: Record(span.dtype, span.shape, span.size, item.digest, item.steps, span.strides, span.views)
-        for span, item in rows
+        span.name: Record(span.dtype, span.shape, span.size, digest, steps, span.strides, span.views)
+        for span, (digest, steps) in rows
     }
-    layout_record = Record(OPAQUE, (len(text),), len(text), kept[-1].digest, kept[-1].steps)
+    layout_record = Record(OPAQUE, (len(text),), len(text), *kept[-1])
     depot.catalogue.vouch([layout_record, *records.values()])
     return Manifest(name, source.size, whole_digest(layout_record, layout, records), layout_record, records)
+
+
+def keep(
+    values: Sequence[SourceValue],
+    origins: Sequence["Origin"],
+    depot: Depot,
+    known: Sequence[Manifest] = (),
+    *,
+    progress: Callable[[int], None] = lambda size_bytes: None,
+    stop: threading.Event | None = None,
+) -> list[tuple[str, tuple[Step, ...]]]:
+    """The digest of each value and the steps that rebuild it, after storing what is new; as `take`, which see.
+
+    The caller has the catalogue vouch for them.
+    """
+    kept = _Intake(depot, known, progress).keep(values, origins, stop or threading.Event())
+    return [(item.digest, item.steps) for item in kept]
 
 
 def whole_digest(layout_record: Record, layout: Layout, records: Mapping[str, Record]) -> str:
@@ -146,8 +163,8 @@ class _Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class _Origin:
-    """The parameter that a value is of, and what it may build on: a base, an update that the user brought."""
+class Origin:
+    """The parameter that a value is of, by name, and what it may build on: a base, an update that the user brought."""
 
     name: str
     base: Record | None = None
@@ -186,7 +203,7 @@ class _Intake:
         self._bundle_bytes = 0
         self._bundled: dict[tuple[str, tuple[Step, ...]], tuple[Step, ...]] = {}
 
-    def keep(self, values: Sequence[SourceValue], origins: Sequence[_Origin], stop: threading.Event) -> list[_Kept]:
+    def keep(self, values: Sequence[SourceValue], origins: Sequence[Origin], stop: threading.Event) -> list[_Kept]:
         """What became of each value, given with what it may build on.
 
         Large ones begin first, so that no thread ends long after the others.
@@ -231,12 +248,12 @@ class _Intake:
                 raise
         return [item if item.steps else _Kept(item.digest, self._bundled[item.key]) for item in kept]
 
-    def _keep_batch(self, values: Sequence[tuple[SourceValue, _Origin]]) -> list[_Kept]:
+    def _keep_batch(self, values: Sequence[tuple[SourceValue, Origin]]) -> list[_Kept]:
         kept = [self._keep(value, origin) for value, origin in values]
         self._progress(sum(value.size for value, _ in values))
         return kept
 
-    def _keep(self, value: SourceValue, origin: _Origin) -> _Kept:
+    def _keep(self, value: SourceValue, origin: Origin) -> _Kept:
         digest, held = digest_of(value)
         unchanged = origin.base is not None and origin.base.digest == digest
         steps = self._find(digest, value) if origin.supplied is None or unchanged else ()
@@ -250,7 +267,7 @@ class _Intake:
         steps = self._update(held, digest, origin)
         return _Kept(digest, steps or store_value(held, digest, self._depot.store, compress=self._compress))
 
-    def _update(self, value: SourceValue | HeldValue, digest: str, origin: _Origin) -> tuple[Step, ...]:
+    def _update(self, value: SourceValue | HeldValue, digest: str, origin: Origin) -> tuple[Step, ...]:
         """The steps by which the value comes of its base; none where they are not here, or not worth it."""
         base, supplied = origin.base, origin.supplied
         if base is None or not self._has_base(origin):
@@ -260,7 +277,7 @@ class _Intake:
             steps = store_update(value, digest, base, self._depot, supplied)
         return steps or ()
 
-    def _small_update(self, value: HeldValue, digest: str, dense_size: int, origin: _Origin) -> Unstored | None:
+    def _small_update(self, value: HeldValue, digest: str, dense_size: int, origin: Origin) -> Unstored | None:
         """The same for a small value; none where there are so many that a look at their bases would take long."""
         base, supplied = origin.base, origin.supplied
         few = self._small_bases <= MAX_SMALL_BASES and value.size >= MIN_BASED_BYTES
@@ -271,7 +288,7 @@ class _Intake:
             last = encode_update(value, digest, dense_size, base, self._depot, supplied)
         return last  # noqa: RET504  # `_updating` may end the block
 
-    def _has_base(self, origin: _Origin) -> bool:
+    def _has_base(self, origin: Origin) -> bool:
         """Whether the objects of the base are here; raises MissingObjectError where a supplied update needs them."""
         if origin.base is not None and self._holds(origin.base.store):
             return True
@@ -339,7 +356,7 @@ class _Intake:
 
 
 @contextmanager
-def _updating(origin: _Origin) -> Iterator[None]:
+def _updating(origin: Origin) -> Iterator[None]:
     """Around an update: errors name the parameter; a bug is logged, and the value is stored by itself."""
     try:
         yield

@@ -60,18 +60,27 @@ def _settings(repository: Repository | None) -> Iterator[Finding]:
     if not process:
         yield Finding("Git does not start git-theta: filter.theta.process is not set", "git theta install")
         return
-    try:
-        program = shlex.split(process)[0]
-    except ValueError:  # a quotation mark without its other
-        program = process
-    if shutil.which(program) is None:
-        yield Finding(f"filter.theta.process names {shown_path(program)}, which cannot be run", "git theta install")
+    yield from _program("filter.theta.process", process)
     if value("filter.theta.required", "--type=bool") != "true":
         yield Finding(
             "Git stores whole checkpoints where git-theta fails: filter.theta.required is not true", "git theta install"
         )
     if not value("merge.theta.driver"):
         yield Finding("Git merges manifests as text: merge.theta.driver is not set", "git theta install")
+    elif "git-theta" not in value("merge.theta.driver"):
+        yield Finding("Git does not start git-theta to merge: merge.theta.driver is another's", "git theta install")
+    else:
+        yield from _program("merge.theta.driver", value("merge.theta.driver"))
+
+
+def _program(key: str, command: str) -> Iterator[Finding]:
+    """A setting whose program is not there."""
+    try:
+        program = shlex.split(command)[0]
+    except ValueError:  # a quotation mark without its other
+        program = command
+    if shutil.which(program) is None:
+        yield Finding(f"{key} names {shown_path(program)}, which cannot be run", "git theta install")
 
 
 def _hook(repository: Repository) -> Iterator[Finding]:

@@ -52,10 +52,12 @@ def run(
     return done.stdout
 
 
-def run_attached(arguments: Sequence[str], *, cwd: Path) -> int:
-    """The exit code of `git <arguments>`, whose output the user sees."""
+def run_attached(arguments: Sequence[str], *, cwd: Path, environ: Mapping[str, str] | None = None) -> int:
+    """The exit code of `git <arguments>`, whose output the user sees; `environ` is added to the environment."""
     try:
-        return subprocess.run(["git", *arguments], cwd=cwd, check=False).returncode
+        return subprocess.run(
+            ["git", *arguments], cwd=cwd, check=False, env={**os.environ, **(environ or {})}
+        ).returncode
     except FileNotFoundError as error:
         raise RepositoryError(NO_GIT) from error
 
@@ -156,6 +158,17 @@ class Repository:
     def unmerged(self) -> set[bytes]:
         """The paths that are in conflict."""
         return {row.partition(b"\t")[2] for row in self.git("ls-files", "-u", "-z").split(b"\0")[:-1]}
+
+    def stages(self, path: bytes) -> dict[int, IndexEntry]:
+        """What the index has at a path in conflict, by stage: 1 is the common ancestor's, 2 ours, 3 theirs."""
+        rows = self.git("--literal-pathspecs", "ls-files", "-u", "-z", "--", os.fsdecode(path)).split(b"\0")[:-1]
+        found = {}
+        for row in rows:
+            words, _, name = row.partition(b"\t")
+            mode, oid, stage = words.decode().split(" ")
+            if name == path:
+                found[int(stage)] = IndexEntry(path, mode, oid)
+        return found
 
     def head(self) -> str | None:
         """The commit that is checked out; None where there is none yet."""

@@ -20,21 +20,21 @@ __all__ = ["DEFAULT_SCOPE", "PROCESS_KEY", "SCOPES", "install", "is_installed", 
 PROCESS_KEY = "filter.theta.process"
 SCOPES = ("global", "local", "system", "worktree")
 DEFAULT_SCOPE = "global"
-_SCRIPT = "git-theta-filter"
+_FILTER, _DRIVER = "git-theta-filter", "git-theta-merge"
+_DRIVER_KEY = "merge.theta.driver"
+_DRIVER_ARGUMENTS = "%O %A %B %P %S %X %Y"  # the last three are names of the sides, as they stand in Git before 2.44
 
 
 _FIXED: Mapping[str, str] = {
     # Without it, Git would store the checkpoint itself whenever the filter cannot run.
     "filter.theta.required": "true",
-    # Git would otherwise merge two manifests as text, and fail to check out what comes of that.
-    "merge.theta.name": "git-theta: a checkpoint changed on both sides is a conflict that keeps ours",
-    "merge.theta.driver": "false",
+    "merge.theta.name": "git-theta: merge checkpoints parameter by parameter",
 }
 
 
 def settings() -> Mapping[str, str]:
     """The keys and the values that `install` gives them."""
-    return {PROCESS_KEY: _filter_command(), **_FIXED}
+    return {PROCESS_KEY: _command(_FILTER), **_FIXED, _DRIVER_KEY: f"{_command(_DRIVER)} {_DRIVER_ARGUMENTS}"}
 
 
 def install(scope: str, cwd: Path) -> bool:
@@ -50,7 +50,7 @@ def install(scope: str, cwd: Path) -> bool:
 def uninstall(scope: str, cwd: Path) -> bool:
     """Remove the settings from the configuration of a scope; whether there were any."""
     changed = False
-    for key in (PROCESS_KEY, *_FIXED):
+    for key in (PROCESS_KEY, *_FIXED, _DRIVER_KEY):
         if _values(scope, key, cwd):
             # Git removes the section with its last key, unless someone has left a comment there.
             git.run(["config", f"--{scope}", "--unset-all", key], cwd=cwd)
@@ -76,13 +76,13 @@ def _values(scope: str, key: str, cwd: Path) -> list[str]:
     return [value.decode("utf-8", "surrogateescape") for value in found.split(b"\0")[:-1]]
 
 
-def _filter_command() -> str:
-    """What Git's shell runs: the script's name where every shell finds it, its path where only this one does."""
-    script = _script()
+def _command(name: str) -> str:
+    """What Git's shell runs: a script's name where every shell finds it, its path where only this one does."""
+    script = _script(name)
     in_environment = sys.prefix != sys.base_prefix or _has_conda()
-    on_path = shutil.which(_SCRIPT)
+    on_path = shutil.which(name)
     if not in_environment and on_path and Path(on_path).resolve() == script.resolve():
-        return _SCRIPT
+        return name
     return shlex.quote(script.as_posix())
 
 
@@ -91,9 +91,9 @@ def _has_conda() -> bool:
     return (Path(sys.prefix) / "conda-meta").is_dir()
 
 
-def _script() -> Path:
-    """The filter's script as pip wrote it for this Python."""
-    name = _SCRIPT + (".exe" if os.name == "nt" else "")
+def _script(name: str) -> Path:
+    """A script as pip wrote it for this Python."""
+    name += ".exe" if os.name == "nt" else ""
     user_scheme = sysconfig.get_preferred_scheme("user")
     folders = [sysconfig.get_path("scripts"), sysconfig.get_path("scripts", user_scheme), str(Path(sys.argv[0]).parent)]
     for folder in folders:

@@ -24,7 +24,7 @@ from git_theta.names import shown
 from git_theta.source import Source
 from git_theta.value import BUFFERED_BYTES, SourceValue
 
-__all__ = ["is_same", "naming", "read_layout", "runs", "write"]
+__all__ = ["holds", "is_same", "naming", "read_layout", "runs", "write", "write_at"]
 
 GROUP_BYTES = 4 * 2**20
 AHEAD_BYTES = 64 * 2**20
@@ -77,11 +77,13 @@ def is_same(made: Manifest, other: Manifest, source: Source, depot: Depot) -> bo
         return False
     if depot.store.missing(other.objects()):
         return False
-    return made.digest == other.digest or _holds(source, other, depot)
+    return made.digest == other.digest or holds(source, other, depot)
 
 
-def _holds(source: Source, manifest: Manifest, depot: Depot) -> bool:
+def holds(source: Source, manifest: Manifest, depot: Depot) -> bool:
     """Whether the source has the bytes of a manifest's parts, at their places."""
+    if source.size != manifest.size:
+        return False
     try:
         layout = read_layout(manifest, depot)
     except ThetaError:
@@ -133,7 +135,7 @@ def write(
     def fill(group: _Group) -> None:
         offset = group.offset
         for run in _group_runs(group, depot):
-            _write_at(fd, offset, memoryview(run), lock)
+            write_at(fd, offset, memoryview(run), lock)
             offset += len(run)
             progress(len(run))
 
@@ -196,7 +198,8 @@ def naming(what: str) -> Iterator[None]:
         raise type(error)(f"{what}: {error}") from error
 
 
-def _write_at(fd: int, offset: int, view: memoryview, lock: threading.Lock) -> None:
+def write_at(fd: int, offset: int, view: memoryview, lock: threading.Lock) -> None:
+    """Write all of `view` at `offset`; threads that write to one file share the lock."""
     # The system lets one thread at a time write to a file, and has others spin. Short writes take small pages, which
     # are more often at hand than large ones (docs/design/003-dense.md).
     with lock:

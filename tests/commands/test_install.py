@@ -36,7 +36,7 @@ def test_install_sets_the_filter_and_the_merge_driver_in_the_global_configuratio
     settings = configured(fresh_repo, "--global")
     assert settings == dict(installation.settings())
     assert settings["filter.theta.required"] == "true"
-    assert settings["merge.theta.driver"] == "false"
+    assert settings["merge.theta.driver"].endswith("git-theta-merge %O %A %B %P %S %X %Y")
 
 
 def test_install_twice_changes_nothing(repo: Repo, home: Path) -> None:

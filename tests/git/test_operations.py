@@ -140,7 +140,7 @@ def test_checkout_that_merges_keeps_changes_of_other_files(tracked: Repo) -> Non
     ],
     ids=["merge", "rebase", "cherry-pick"],
 )
-def test_both_sides_changed_is_a_conflict_that_keeps_ours(
+def test_either_side_of_a_conflict_can_be_taken(
     tracked: Repo, commands: tuple[tuple[str, ...], ...], ours: int, theirs: int
 ) -> None:
     _diverge(tracked)
@@ -148,6 +148,7 @@ def test_both_sides_changed_is_a_conflict_that_keeps_ours(
     tracked.write("small.st", model(7))
     tracked.git("commit", "--quiet", "--all", "--amend", "--no-edit")
     tracked.git("checkout", "--quiet", "main")
+    tracked.git("config", "merge.theta.driver", "false")
     for command in commands:
         tracked.git(*command, accept=(1,))
     assert "UU small.st" in tracked.git("status", "--porcelain").splitlines()
@@ -170,6 +171,7 @@ def test_sides_of_a_conflict_can_be_taken_in_turn(tracked: Repo) -> None:
     tracked.write("small.st", model(7))
     tracked.git("commit", "--quiet", "--all", "--amend", "--no-edit")
     tracked.git("checkout", "--quiet", "main")
+    tracked.git("config", "merge.theta.driver", "false")
     tracked.git("merge", "--quiet", "other", accept=(1,))
     for side, stage, seed in (("--theirs", 3, 7), ("--ours", 2, 5), ("--theirs", 3, 7)):
         tracked.git("checkout", side, "small.st")

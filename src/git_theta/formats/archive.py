@@ -11,13 +11,24 @@ Specification: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from git_theta.errors import FormatError
 from git_theta.source import Source
 
-__all__ = ["MAX_DIRECTORY_BYTES", "MAX_ENTRIES", "MIN_COMPRESSED_BYTES", "STORED", "Entry", "mended", "read"]
+__all__ = [
+    "MAX_DIRECTORY_BYTES",
+    "MAX_ENTRIES",
+    "MIN_COMPRESSED_BYTES",
+    "STORED",
+    "Entry",
+    "directory_row",
+    "end_record",
+    "mended",
+    "read",
+]
 
 STORED = 0
 MAX_DIRECTORY_BYTES = 64 << 20
@@ -35,9 +46,10 @@ _UTF8 = 0x800
 _ZIP64_EXTRA = 1
 _DESCRIPTOR_FOLLOWS = 0x8
 _DESCRIPTOR = b"PK\x07\x08"
-_CRC = struct.Struct("<L")
-_CRC_IN_CENTRAL, _CRC_IN_LOCAL = 16, 14
+_CRC = _OFFSET = struct.Struct("<L")
+_CRC_IN_CENTRAL, _CRC_IN_LOCAL, _OFFSET_IN_CENTRAL = 16, 14, 42
 _CHUNK_BYTES = 2**20
+_WIDE = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +111,55 @@ def read(source: Source) -> list[Entry]:
     return entries
 
 
-def mended(source: Source, changed: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+def mended(
+    source: Source, changed: Sequence[tuple[int, int]], checksum: Callable[[Entry], int] | None = None
+) -> Iterator[tuple[int, bytes]]:
     """What is to be written where, so that the checksums are right after bytes of stored entries were changed.
 
     `source` is the changed file, `changed` the places (offset, size). A checksum stands in the central directory, and
-    in the local header or behind the entry; what is 0 there, as torch has it in local headers, stays so.
+    in the local header or behind the entry; what is 0 there, as torch has it in local headers, stays so. `checksum`
+    gives an entry's CRC-32 where its bytes are not those of the source.
     """
+    places = sorted(changed)
+    ends = [offset + size for offset, size in places]
     for entry in read(source):
         end = entry.offset + entry.size
-        if not any(offset < end and entry.offset < offset + size for offset, size in changed):
+        first = bisect_right(ends, entry.offset)  # places do not overlap: their ends are in order, too
+        if first == len(places) or places[first][0] >= end:
             continue
-        old, new = _CRC.pack(entry.crc), _CRC.pack(_checksum(source, entry))
+        crc = _checksum(source, entry) if checksum is None else checksum(entry)
+        old, new = _CRC.pack(entry.crc), _CRC.pack(crc)
         described = bool(entry.flags & _DESCRIPTOR_FOLLOWS)
         signed = described and source.read(end, len(_DESCRIPTOR)) == _DESCRIPTOR
         yield entry.central + _CRC_IN_CENTRAL, new
-        places = [entry.local + _CRC_IN_LOCAL] if entry.crc or not described else []
-        places += [end + len(_DESCRIPTOR) * signed] if described else []
-        yield from ((place, new) for place in places if source.read(place, _CRC.size) == old)
+        copies = [entry.local + _CRC_IN_LOCAL] if entry.crc or not described else []
+        copies += [end + len(_DESCRIPTOR) * signed] if described else []
+        yield from ((place, new) for place in copies if source.read(place, _CRC.size) == old)
+
+
+def directory_row(source: Source, entry: Entry, place: int, patches: Mapping[int, bytes]) -> bytes:
+    """An entry's row of a directory in which its local header lies at `place`, with `patches` of `mended` put in.
+
+    Raises FormatError for one beyond 4 GiB, whose row would need another extra field.
+    """
+    head = bytearray(source.read(entry.central, _CENTRAL.size))
+    if max(place, entry.local) >= _WIDE:
+        raise FormatError(f"zip: entry {entry.name[:80]!r} lies beyond 4 GiB")
+    _OFFSET.pack_into(head, _OFFSET_IN_CENTRAL, place)
+    crc = entry.central + _CRC_IN_CENTRAL
+    if crc in patches:
+        head[_CRC_IN_CENTRAL : _CRC_IN_CENTRAL + _CRC.size] = patches[crc]
+    return bytes(head) + source.read(entry.central + _CENTRAL.size, sum(_CENTRAL.unpack(head)[10:13]))
+
+
+def end_record(count: int, size: int, offset: int) -> bytes:
+    """The end of an archive of `count` entries, whose directory of `size` bytes lies at `offset`.
+
+    Raises FormatError where they are beyond what an archive without zip64 records can say.
+    """
+    if count >= 0xFFFF or max(size, offset) >= _WIDE:
+        raise FormatError(f"zip: {count} entries before byte {offset} need a zip64 archive")
+    return _END.pack(b"PK\x05\x06", 0, 0, count, count, size, offset, 0)
 
 
 def _checksum(source: Source, entry: Entry) -> int:
@@ -194,14 +238,14 @@ def _parse_directory(data: bytes, directory: _Directory) -> list[_Header]:
 
 def _widen(extra: bytes, sizes: tuple[int, int, int]) -> tuple[int, int, int]:
     """Unpacked size, size and offset; those that are 0xFFFFFFFF are taken from the zip64 extra field, in that order."""
-    if 0xFFFFFFFF not in sizes:
+    if _WIDE not in sizes:
         return sizes
     at = 0
     while at <= len(extra) - 4:
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == _ZIP64_EXTRA and length <= len(extra) - at - 4:
             wide = iter(struct.unpack_from(f"<{length // 8}Q", extra, at + 4))
-            unpacked, size, offset = (next(wide, value) if value == 0xFFFFFFFF else value for value in sizes)
+            unpacked, size, offset = (next(wide, value) if value == _WIDE else value for value in sizes)
             return unpacked, size, offset
         at += 4 + length
     return sizes

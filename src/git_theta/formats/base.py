@@ -5,14 +5,30 @@ and imports no framework. The core checks what it says (`layout.cut`) and covers
 answer can worsen naming and sharing, never the bytes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from git_theta.errors import ConflictError
 from git_theta.source import Source
 from git_theta.tensor import View
 
-__all__ = ["HEAD_SIZE_BYTES", "MAX_SPANS", "Format", "Sealed", "Span"]
+__all__ = [
+    "HEAD_SIZE_BYTES",
+    "MAX_SPANS",
+    "Checksum",
+    "Composer",
+    "Format",
+    "Piece",
+    "Sealed",
+    "Span",
+    "Version",
+    "Versions",
+    "Wanted",
+    "agreed",
+    "whole",
+    "winner",
+]
 
 HEAD_SIZE_BYTES = 4096
 MAX_SPANS = 1_000_000
@@ -71,3 +87,76 @@ class Sealed(Protocol):
         `source` is the file with the new bytes and the old checksums. The file keeps its size.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A checkpoint without its values, which read as zeros: where they lie in `source`, and their digests by name."""
+
+    source: Source
+    spans: Sequence[Span]
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What a merge is of; `base` is None where there is no common ancestor."""
+
+    base: Version | None
+    ours: Version
+    theirs: Version
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A parameter that the new file is to hold, and the digest of its value; the span's offset says nothing."""
+
+    span: Span
+    digest: str
+
+
+Piece = bytes | str
+"""Bytes of the skeleton, or the name of a parameter, in whose place its value stands."""
+
+Checksum = Callable[[Sequence[Piece]], int]
+"""Gives the CRC-32 of the bytes that pieces of the new file stand for; their values may have to be loaded for it."""
+
+
+@runtime_checkable
+class Composer(Protocol):
+    """A format that can put a file together from versions of it: a plugin that has this method beside `Format`'s."""
+
+    def compose(self, versions: Versions, wanted: Mapping[str, Wanted], checksum: Checksum) -> Sequence[Piece]:
+        """The new file's pieces, in order. What is no tensor in it is merged three-way.
+
+        The core looks whether `spans` finds in the new file what was wanted. Raises ConflictError where both sides
+        changed the same thing, or where the format cannot say how a file with these parameters is written.
+        """
+        ...
+
+
+def agreed(base: object, ours: object, theirs: object, what: str) -> object:
+    """Of three versions of something, the one that a three-way merge takes; raises ConflictError, which names it."""
+    if ours == theirs or base == theirs:
+        return ours
+    if base == ours:
+        return theirs
+    raise ConflictError(f"both sides changed {what}")
+
+
+def whole(version: Version) -> list[Piece]:
+    """The pieces of a version's file as it is."""
+    pieces: list[Piece] = []
+    end = 0
+    for span in sorted(version.spans, key=lambda span: (span.offset, span.size)):
+        pieces += [version.source.read(end, span.offset - end), span.name]
+        end = span.offset + span.size
+    return [*pieces, version.source.read(end, version.source.size - end)]
+
+
+def winner(versions: Versions, essence: Callable[[Version], object]) -> Version:
+    """The side whose skeleton a three-way merge takes; `essence` is what of it matters, to be compared."""
+    base = None if versions.base is None else essence(versions.base)
+    ours, theirs = essence(versions.ours), essence(versions.theirs)
+    taken = agreed(base, ours, theirs, "what the file says beside its tensors")
+    return versions.ours if taken is ours else versions.theirs

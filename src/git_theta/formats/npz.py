@@ -7,14 +7,16 @@ small. Entries of other kinds have no spans.
 Specification: numpy.savez in numpy/lib/_npyio_impl.py; archive.py and npy.py for the two parts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from git_theta import names, tensor
-from git_theta.errors import FormatError
+from git_theta.errors import ConflictError, FormatError
 from git_theta.formats import archive
 from git_theta.formats.archive import Entry
-from git_theta.formats.base import Span
+from git_theta.formats.base import Checksum, Piece, Span, Versions, Wanted, agreed
 from git_theta.formats.npy import read_array
+from git_theta.formats.repacking import Archive, Packer
+from git_theta.names import shown
 from git_theta.source import Source
 
 __all__ = ["FORMAT", "NpzFormat"]
@@ -41,6 +43,16 @@ class NpzFormat:
         """The checksums of the zip entries that the changed bytes are in."""
         return archive.mended(source, changed)
 
+    def compose(self, versions: Versions, wanted: Mapping[str, Wanted], checksum: Checksum) -> Sequence[Piece]:
+        """An archive of the wanted arrays, each as the version wrote it that has one of its kind."""
+        packer = Packer(versions, wanted, checksum)
+        names = dict.fromkeys([*packer.ours.entries, *packer.theirs.entries, *(f"{name}{_SUFFIX}" for name in wanted)])
+        members = [member for name in names if (member := _member(name, packer, wanted)) is not None]
+        for side in (packer.ours, packer.theirs):
+            if members == [(side, entry) for entry in side.entries.values()]:
+                return packer.refill(side)
+        return packer.pack(members)
+
 
 FORMAT = NpzFormat()
 
@@ -58,3 +70,32 @@ def _span(source: Source, entry: Entry) -> Span | None:
     if entry.size < archive.MIN_COMPRESSED_BYTES:
         return None
     return Span(name, entry.offset, entry.size, tensor.OPAQUE, (entry.size,))
+
+
+def _member(name: str, packer: Packer, wanted: Mapping[str, Wanted]) -> tuple[Archive, Entry] | None:
+    """The entry of the new archive with this name, and whose it is; None where there is none.
+
+    One without an array is merged as a whole.
+    """
+    sides = [side for side in (packer.ours, packer.theirs, packer.base) if side is not None]
+    parameter = names.join((name.removesuffix(_SUFFIX),))
+    if name.endswith(_SUFFIX) and parameter in wanted:
+        kind = _kind(wanted[parameter].span)
+        fitting = (side for side in sides if any(_kind(span) == kind for span in side.version.spans))
+        side = next(fitting, None)
+        if side is None or name not in side.entries:
+            raise ConflictError(f"no version has an entry {shown(name[:80])} of its dtype and shape")
+        return side, side.entries[name]
+    base, ours, theirs = (
+        None if side is None or name not in side.entries else side.content(side.entries[name])
+        for side in (packer.base, packer.ours, packer.theirs)
+    )
+    if any(isinstance(piece, str) for row in (base, ours, theirs) for piece in row or ()):
+        return None  # an array that the result does not have
+    taken = agreed(base, ours, theirs, f"the entry {shown(name[:80])}")
+    side = packer.ours if taken is ours else packer.theirs
+    return None if taken is None else (side, side.entries[name])
+
+
+def _kind(span: Span) -> tuple[object, ...]:
+    return span.name, span.dtype, span.shape, span.size, span.strides

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from git_theta import tensor
 from git_theta.errors import FormatError
 from git_theta.formats import inert_pickle
-from git_theta.formats.base import Span
+from git_theta.formats.base import Checksum, Piece, Span, Version, Versions, Wanted, whole, winner
 from git_theta.formats.inert_pickle import Pickle
 from git_theta.formats.torch_objects import Root, Storage, find_uses, parse_storage
 from git_theta.formats.torch_storages import Region, group, make_spans, opaque_span
@@ -26,6 +26,7 @@ _MAGIC_BYTES = _MAGIC.to_bytes(10, "little")
 _PROTOCOL_VERSION = 1001
 _FIRST_READ_BYTES = 1 << 20
 _COUNT_BYTES = 8
+_UNICODE = b"X"  # pickle's BINUNICODE, which a length of four bytes follows
 
 
 class TorchLegacyFormat:
@@ -53,6 +54,10 @@ class TorchLegacyFormat:
         # A key is a memory address, different in every save, so an unused storage goes by its rank.
         return spans + [opaque_span([f"~storage/{rank}"], region) for rank, region in enumerate(unused)]
 
+    def compose(self, versions: Versions, wanted: Mapping[str, Wanted], checksum: Checksum) -> Sequence[Piece]:
+        """The file of the side whose pickles count."""
+        return whole(winner(versions, _essence))
+
 
 FORMAT = TorchLegacyFormat()
 
@@ -70,6 +75,17 @@ def _read_pickles(source: Source) -> tuple[Pickle, list[str], int]:
             if size == source.size or size == inert_pickle.MAX_SIZE_BYTES or not data.startswith(b"\x80"):
                 raise
         size *= 8
+
+
+def _essence(version: Version) -> bytes:
+    """The pickles before the storages' keys, each key being its rank: it is a memory address, and means no more."""
+    saved, _, _ = _read_pickles(version.source)
+    text = version.source.read(0, saved.end)
+    storages = [found for found in map(parse_storage, saved.persistent) if found is not None]
+    for rank, key in enumerate(dict.fromkeys(storage.key for storage in storages)):
+        name = key.encode()
+        text = text.replace(_UNICODE + len(name).to_bytes(4, "little") + name, b"%d" % rank)
+    return text
 
 
 def _parse_pickles(data: bytes) -> tuple[Pickle, list[str], int]:

@@ -17,7 +17,8 @@ from git_theta import names, tensor
 from git_theta.errors import FormatError
 from git_theta.formats import archive, inert_pickle
 from git_theta.formats.archive import Entry
-from git_theta.formats.base import Span
+from git_theta.formats.base import Checksum, Piece, Span, Version, Versions, Wanted, winner
+from git_theta.formats.repacking import Archive, Packer
 from git_theta.formats.torch_objects import Root, find_uses
 from git_theta.formats.torch_storages import Region, group, make_spans, opaque_span
 from git_theta.source import Source
@@ -26,6 +27,7 @@ __all__ = ["FORMAT", "TorchFormat"]
 
 _NUMBER = re.compile(r"(0|[1-9][0-9]{0,17})\Z")  # a storage's key, shown as it is; others are escaped as strings are
 _FOLDERS = ("data/", "constants/")
+_IDENTITY = ".data/serialization_id"  # a hash of names and checksums, which torch does not look at
 
 
 class TorchFormat:
@@ -55,6 +57,11 @@ class TorchFormat:
     def mended(self, source: Source, changed: Sequence[tuple[int, int]]) -> Iterable[tuple[int, bytes]]:
         """The checksums of the zip entries that the changed bytes are in."""
         return archive.mended(source, changed)
+
+    def compose(self, versions: Versions, wanted: Mapping[str, Wanted], checksum: Checksum) -> Sequence[Piece]:
+        """The file of the side whose pickles count, with the wanted values in it."""
+        packer = Packer(versions, wanted, checksum)
+        return packer.refill(packer.ours if winner(versions, _essence) is versions.ours else packer.theirs)
 
 
 FORMAT = TorchFormat()
@@ -92,3 +99,13 @@ def _unused(entries: Mapping[str, Entry], used: Mapping[str, object]) -> list[Sp
             if len(name) <= tensor.MAX_NAME_LENGTH:
                 spans.append(opaque_span([name], Region(entry.offset, entry.size)))
     return spans
+
+
+def _essence(version: Version) -> object:
+    """What the archive says beside its storages: where they lie and what their bytes are does not matter."""
+    side = Archive(version)
+    return [
+        (entry.name, entry.size, [piece for piece in side.content(entry) if not isinstance(piece, str)])
+        for entry in side.entries.values()
+        if not entry.name.endswith(_IDENTITY)
+    ]

@@ -1,0 +1,152 @@
+"""The layout of a checkpoint that a merge makes: put together from those of its versions, no value being loaded.
+
+A format that is a `Composer` says how; the file of any other is laid out as that of the side that changed it. What
+comes of it is read again by the format: a file that does not hold just what was wanted is never made.
+"""
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from git_theta import layout as layouts
+from git_theta import plugins
+from git_theta.checkpoint import segment
+from git_theta.errors import ChangedError, ConflictError, FormatError
+from git_theta.formats.base import Composer, Piece, Sealed, Span, Version, Versions, Wanted, whole, winner
+from git_theta.layout import Layout, Part
+from git_theta.manifest import Manifest, Record
+from git_theta.source import Source
+
+__all__ = ["Placed", "compose"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A version of a checkpoint, and its layout."""
+
+    manifest: Manifest
+    layout: Layout
+
+
+def compose(
+    base: Placed | None,
+    ours: Placed,
+    theirs: Placed,
+    records: Mapping[str, Record],
+    runs: Callable[[Record], Iterator[bytes | memoryview]],
+) -> Layout:
+    """The layout of a file with these parameters; what it says beside them is merged three-way.
+
+    `runs` gives the bytes of a value, where a format needs a checksum of it. Raises ConflictError where both sides
+    changed what is no parameter, or where the parameters are those of neither side and the format cannot add any.
+    """
+    format_name = ours.manifest.format
+    if theirs.manifest.format != format_name:
+        raise ConflictError(f"its formats are {format_name} and {theirs.manifest.format}")
+    if base is not None and base.manifest.format != format_name:
+        base = None
+    versions = Versions(None if base is None else _version(base), _version(ours), _version(theirs))
+    wanted = {name: Wanted(_span(name, record), record.digest) for name, record in records.items()}
+
+    def checksum(pieces: Sequence[Piece]) -> int:
+        crc = 0
+        for piece in pieces:
+            for run in runs(records[piece]) if isinstance(piece, str) else [piece]:
+                crc = zlib.crc32(run, crc)
+        return crc
+
+    used: object = next((found for found in plugins.formats() if found.name == format_name), None)
+    try:
+        if isinstance(used, Composer):
+            pieces = used.compose(versions, wanted, checksum)
+        elif isinstance(used, Sealed):
+            raise ConflictError(f"format '{format_name}' cannot say how a merged file is written")
+        else:
+            pieces = whole(winner(versions, _skeleton))
+        made = _layout(pieces, records)
+    except FormatError as error:
+        raise ConflictError(f"its file cannot be written anew ({error})") from error
+    _check(made, format_name, records)
+    return made
+
+
+class _Outline:
+    """The bytes of a file without its values, which read as zeros; a `Source`."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._parts = layout.parts
+        self._starts = [0, *accumulate(part.size for part in layout.parts)]
+        self._places = [0, *accumulate(0 if part.name else part.size for part in layout.parts)]
+        self._skeleton = layout.skeleton
+        self.size = layout.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        size = max(0, min(size, self.size - offset))
+        data = bytearray(size)
+        index = bisect_right(self._starts, offset) - 1
+        while index < len(self._parts) and self._starts[index] < offset + size:
+            start, end = max(offset, self._starts[index]), min(offset + size, self._starts[index + 1])
+            if self._parts[index].name is None and start < end:
+                at = self._places[index] + start - self._starts[index]
+                data[start - offset : end - offset] = self._skeleton[at : at + end - start]
+            index += 1
+        return bytes(data)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if offset + len(buffer) > self.size:
+            raise ChangedError(f"{len(buffer)} bytes at {offset} of {self.size}")
+        buffer[:] = self.read(offset, len(buffer))
+
+
+def _version(placed: Placed) -> Version:
+    parameters = placed.manifest.parameters
+    spans = []
+    end = 0
+    for part in placed.layout.parts:
+        if part.name is not None:
+            spans.append(_span(part.name, parameters[part.name], end))
+        end += part.size
+    return Version(_Outline(placed.layout), spans, {name: record.digest for name, record in parameters.items()})
+
+
+def _span(name: str, record: Record, offset: int = 0) -> Span:
+    return Span(name, offset, record.size, record.dtype, record.shape, record.strides, record.views)
+
+
+def _skeleton(version: Version) -> object:
+    """Everything that is no value, and the parameters around it."""
+    return [piece if isinstance(piece, bytes) else (piece,) for piece in whole(version)]
+
+
+def _layout(pieces: Sequence[Piece], records: Mapping[str, Record]) -> Layout:
+    """The pieces as a layout, neighbouring bytes being one part."""
+    parts: list[Part] = []
+    skeleton = bytearray()
+    for piece in pieces:
+        if isinstance(piece, str):
+            if piece not in records:
+                raise ConflictError(f"the file would hold a parameter '{piece[:80]}' that the result has not")
+            parts.append(Part(piece, records[piece].size))
+        elif piece:
+            skeleton += piece
+            last = parts[-1] if parts else Part("", 0)
+            parts[len(parts) - (last.name is None) :] = [
+                Part(None, len(piece) + (last.size if last.name is None else 0))
+            ]
+    return Layout(tuple(parts), bytes(skeleton))
+
+
+def _check(made: Layout, format_name: str, records: Mapping[str, Record]) -> None:
+    """Raise ConflictError unless the format finds in the new file what it is to hold, where it is to hold it."""
+    source: Source = _Outline(made)
+    found, spans = segment(source)
+    wanted = {
+        name: (record.dtype, record.shape, record.size, record.strides, record.views)
+        for name, record in records.items()
+    }
+    here = {span.name: (span.dtype, span.shape, span.size, span.strides, span.views) for span in spans}
+    places = [(name, size) for name, size in ((part.name, part.size) for part in layouts.build(spans, source).parts)]
+    if found != format_name or here != wanted or places != [(part.name, part.size) for part in made.parts]:
+        raise ConflictError("its parameters are those of neither side's file, and the format cannot place them")

@@ -1,0 +1,114 @@
+"""The merge driver that Git starts for a tracked file that both sides changed, in a merge, a rebase, a cherry-pick, ...
+
+Source: gitattributes(5), "Defining a custom merge driver". %O, %A and %B are files with what Git stores: manifests, or
+content from before the path was tracked. The result is left in %A; exit 0 says that all is merged, 1 that there are
+conflicts. An error leaves ours there, and is a conflict too. Nothing is asked, and of two merges of the same versions
+the second changes nothing: `git merge-tree` and `git show --remerge-diff` start the driver as well.
+"""
+
+import os
+import signal
+import sys
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from git_theta import tracked
+from git_theta.errors import InputError, ThetaError
+from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.names import shown_path
+from git_theta.source import FileSource
+from git_theta.tracked import Kind
+
+if TYPE_CHECKING:
+    from git_theta.depot import Depot
+
+__all__ = ["main"]
+
+_CONFLICT = 1
+
+
+def main() -> int:
+    """Merge the files named by the arguments %O %A %B %P, and perhaps Git's names for the sides; the exit code."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminate)
+    path = sys.argv[4] if len(sys.argv) > 4 else "?"
+    try:
+        if len(sys.argv) < 5:
+            raise InputError("a merge driver is started with %O %A %B %P; run: git theta install")
+        return _merge(*sys.argv[1:5])
+    except ThetaError as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or ''}: {error.strerror or error}"
+    except KeyboardInterrupt:
+        return 128
+    except Exception:  # noqa: BLE001  # a bug: ours is kept, and there is something to report
+        message = f"a bug in git-theta; please report it with {_log()}"
+    sys.stderr.write(f"git-theta: {shown_path(path)}: not merged, ours is kept: {message}\n")
+    return _CONFLICT
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave by way of every `finally`, so that temporary files are removed."""
+    sys.exit(128)
+
+
+def _merge(base: str, ours: str, theirs: str, path: str) -> int:
+    from git_theta import manifest, reconciliation
+    from git_theta.config import SECTIONS, read_settings
+    from git_theta.depot import open_depot
+    from git_theta.drivers.meter import Meter
+    from git_theta.git import discover
+    from git_theta.outcome import Versions
+    from git_theta.rules import Rules
+
+    repository = discover()
+    settings = read_settings(repository.config(*SECTIONS), os.environ)
+    depot = open_depot(repository.theta_dir, settings)
+    with closing(depot.catalogue):
+        mine, other = (_read(Path(place), depot) for place in (ours, theirs))
+        if mine is None or other is None:
+            raise InputError("one side is an empty file")
+        versions = Versions(_read(Path(base), depot), mine, other)
+        merger = reconciliation.Merger(repository, depot)
+        with Meter(shown_path(path), versions.ours.size) as meter:
+            made = merger.merge(versions, Rules(), meter.add)
+    name = os.fsencode(path)
+    if made.conflicts:
+        reconciliation.write_report(repository, name, versions, made)
+        for line in reconciliation.remedies(name, made):
+            sys.stderr.write(f"git-theta: {line}\n")
+    Path(ours).write_bytes(manifest.format(made.manifest))
+    return _CONFLICT if made.conflicts else 0
+
+
+def _read(place: Path, depot: "Depot") -> Manifest | None:
+    """The manifest in a file of Git's; that of the checkpoint that lies there instead; None for an empty file."""
+    from git_theta import checkpoint
+
+    fd = os.open(place, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        source = FileSource(fd, shown_path(str(place)))
+        if source.size <= MAX_MANIFEST_BYTES:
+            kind, found, problem = tracked.read(source.read(0, source.size))
+            if kind is Kind.INVALID:
+                raise InputError(problem)
+            if kind is not Kind.PLAIN:
+                return found
+        return checkpoint.take(source, depot)
+    finally:
+        os.close(fd)
+
+
+def _log() -> str:
+    from git_theta.buglog import write_log
+    from git_theta.git import discover
+
+    try:
+        theta_dir = discover().theta_dir
+    except (ThetaError, OSError):
+        theta_dir = None
+    return write_log(theta_dir)

@@ -1,0 +1,123 @@
+"""Zip archives put together from the entries of others, for the formats that are archives (`Composer` in base.py).
+
+An entry is copied with its headers as they are. Its checksum is taken from a version that has an entry of the same
+content; only that of a content that no version has is computed from the values.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+
+from git_theta.errors import ConflictError, FormatError
+from git_theta.formats import archive
+from git_theta.formats.archive import Entry
+from git_theta.formats.base import Checksum, Piece, Version, Versions, Wanted
+
+__all__ = ["Archive", "Packer"]
+
+
+class Archive:
+    """A version of an archive: its entries by name, in the order in which they lie, and what each of them holds."""
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+        self.entries = {entry.name: entry for entry in archive.read(version.source)}
+        rows = list(self.entries.values())
+        directory = min((entry.central for entry in rows), default=0)
+        self._ends = {
+            entry.local: end
+            for entry, end in zip(rows, [*(entry.local for entry in rows[1:]), directory], strict=False)
+        }
+        self._spans = sorted(version.spans, key=lambda span: (span.offset, span.size))
+        self._starts = [span.offset for span in self._spans]
+
+    def content(self, entry: Entry) -> list[Piece]:
+        """What is in an entry."""
+        return [piece for piece in self.cut(entry.offset, entry.offset + entry.size, {}) if piece]
+
+    def record(self, entry: Entry, patches: Mapping[int, bytes]) -> list[Piece]:
+        """An entry with its local header, and what follows it up to the next, with `patches` (place, bytes) put in."""
+        return list(self.cut(entry.local, self._ends[entry.local], patches))
+
+    def cut(self, start: int, end: int, patches: Mapping[int, bytes]) -> Iterator[Piece]:
+        """The pieces from `start` to `end`; an empty value at `end` is part of them, and one at `start` is not."""
+        places = sorted(patches)
+        at = start
+        for span in self._spans[bisect_left(self._starts, start) :]:
+            if span.offset + bool(span.size) > end:
+                break
+            if not span.size and span.offset == start > 0:
+                continue
+            if span.offset < at or span.offset + span.size > end:
+                raise ConflictError("a tensor lies over what the archive says of its entries")
+            yield self._bytes(at, span.offset, patches, places)
+            yield span.name
+            at = span.offset + span.size
+        yield self._bytes(at, end, patches, places)
+
+    def _bytes(self, start: int, end: int, patches: Mapping[int, bytes], places: Sequence[int]) -> bytes:
+        data = bytearray(self.version.source.read(start, end - start))
+        for place in places[bisect_left(places, start) : bisect_left(places, end)]:
+            data[place - start : place - start + len(patches[place])] = patches[place]
+        return bytes(data)
+
+
+class Packer:
+    """Puts archives together for one merge."""
+
+    def __init__(self, versions: Versions, wanted: Mapping[str, Wanted], checksum: Checksum) -> None:
+        self.base = None if versions.base is None else Archive(versions.base)
+        self.ours, self.theirs = Archive(versions.ours), Archive(versions.theirs)
+        self._wanted = wanted
+        self._digests = {name: row.digest for name, row in wanted.items()}
+        self._checksum = checksum
+        sides = [self.ours, self.theirs, *([self.base] if self.base else [])]
+        self._known = {
+            _key(side.content(entry), side.version.digests): entry.crc
+            for side in reversed(sides)
+            for entry in side.entries.values()
+        }
+
+    def refill(self, side: Archive) -> list[Piece]:
+        """A version's archive, with the wanted values in it."""
+        if self._wanted.keys() != {span.name for span in side.version.spans}:
+            raise ConflictError("its parameters are those of neither side's file, and the format cannot add any")
+        return list(side.cut(0, side.version.source.size, self._patches(side)))
+
+    def pack(self, members: Sequence[tuple[Archive, Entry]]) -> list[Piece]:
+        """An archive of entries of several versions, in this order."""
+        pieces: list[Piece] = []
+        patches = {side: self._patches(side) for side in dict.fromkeys(side for side, _ in members)}
+        size = 0
+        rows: list[bytes] = []
+        try:
+            for side, entry in members:
+                rows.append(archive.directory_row(side.version.source, entry, size, patches[side]))
+                record = side.record(entry, patches[side])
+                pieces += record
+                size += sum(self._size(piece) for piece in record)
+            directory = b"".join(rows)
+            return [*pieces, directory, archive.end_record(len(rows), len(directory), size)]
+        except FormatError as error:
+            raise ConflictError(f"the two sides' entries do not fit into one archive ({error})") from error
+
+    def _size(self, piece: Piece) -> int:
+        return self._wanted[piece].span.size if isinstance(piece, str) else len(piece)
+
+    def _patches(self, side: Archive) -> dict[int, bytes]:
+        """The checksums to be put into a version's headers, by place."""
+        digests = side.version.digests
+        changed = [
+            (span.offset, span.size)
+            for span in side.version.spans
+            if span.name in self._wanted and digests[span.name] != self._wanted[span.name].digest
+        ]
+        return dict(archive.mended(side.version.source, changed, lambda entry: self._crc(side.content(entry))))
+
+    def _crc(self, content: Sequence[Piece]) -> int:
+        key = _key(content, self._digests)
+        return self._known[key] if key in self._known else self._checksum(content)
+
+
+def _key(content: Sequence[Piece], digests: Mapping[str, str]) -> tuple[Piece, ...]:
+    """What an entry holds, whatever its parameters are called."""
+    return tuple(digests[piece] if isinstance(piece, str) else piece for piece in content)

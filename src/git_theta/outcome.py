@@ -1,0 +1,362 @@
+"""The outcome of a merge: what a plan decided is carried out, and a manifest of a whole checkpoint comes of it.
+
+Only values that both sides changed are loaded. They are merged in threads into a temporary file, a group at a time, and
+stored from there as updates; a strategy that is elementwise takes a run of elements at a time. Where there is a
+conflict, ours is kept.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from git_theta import checkpoint, composition, plugins, value
+from git_theta import layout as layouts
+from git_theta.checkpoint import Origin
+from git_theta.composition import Placed
+from git_theta.depot import Depot
+from git_theta.errors import ConflictError
+from git_theta.manifest import Manifest, Record
+from git_theta.merges import running
+from git_theta.merges.arrays import Backend, decode, encode
+from git_theta.merges.base import Merge, Options
+from git_theta.merges.running import Operand, Task
+from git_theta.names import shown
+from git_theta.rebuild import naming, read_layout, write_at
+from git_theta.rules import SKELETON, Rules
+from git_theta.source import BytesSource, FileSource
+from git_theta.store import reporting_full_disk
+from git_theta.tensor import DTYPES, OPAQUE, Tensor, View, nbytes
+from git_theta.threeway import Action, Case, Decision, Plan
+from git_theta.updates.stream import Stream
+from git_theta.value import SourceValue
+
+__all__ = ["Outcome", "Versions", "apply", "needed"]
+
+GROUP_BYTES = 2**30
+_CHUNK_BYTES = 2 * 2**20
+
+Runs = Iterator[bytes | memoryview]
+Files = Callable[[str, str], Tensor | None]
+"""Gives the tensor that a further file, by its path, has for a parameter; None where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What is merged; `base` is None where there is no common ancestor."""
+
+    base: Manifest | None
+    ours: Manifest
+    theirs: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The merged checkpoint, and the decisions, in which conflicts that the values showed stand as such."""
+
+    manifest: Manifest
+    decisions: tuple[Decision, ...]
+
+    @property
+    def conflicts(self) -> tuple[Decision, ...]:
+        return tuple(one for one in self.decisions if one.action is Action.CONFLICT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One merge on its way."""
+
+    versions: Versions
+    depot: Depot
+    backend: Backend | None
+    files: Files
+    progress: Callable[[int], None]
+
+
+def needed(plan: Plan, versions: Versions) -> dict[str, int]:
+    """The objects (oid to size in bytes) that `apply` reads: those of the values to be merged, and of the layouts."""
+    manifests = [manifest for manifest in (versions.base, versions.ours, versions.theirs) if manifest is not None]
+    records = [manifest.layout for manifest in manifests]
+    for one in plan.merged:
+        records += [record for record in _inputs(one, versions) if record is not None]
+    return {piece.oid: piece.size for record in records for step in record.store for piece in step.pieces}
+
+
+def _no_files(_path: str, _name: str) -> Tensor | None:
+    return None
+
+
+def apply(
+    plan: Plan,
+    versions: Versions,
+    rules: Rules,
+    depot: Depot,
+    *,
+    backend: Backend | None = None,
+    files: Files = _no_files,
+    progress: Callable[[int], None] = lambda size_bytes: None,
+) -> Outcome:
+    """The merged checkpoint, after storing what is new in it.
+
+    `progress` is told of bytes merged, from several threads. Raises MissingObjectError, DamagedObjectError or
+    ManifestError, naming the parameter, where a value that must be loaded cannot be, and SpaceError on a full disk.
+    """
+    work = _Work(versions, depot, backend, files, progress)
+    merged, reasons = _merge_all(work, plan.merged)
+    decisions = [
+        replace(one, action=Action.CONFLICT, reason=reasons[one.name], views=_ours_views(one, versions))
+        if one.action is Action.MERGE and one.name in reasons
+        else one
+        for one in plan.decisions
+    ]
+    records = {one.name: record for one in decisions if (record := _record(one, versions, merged)) is not None}
+    return _placed(work, records, decisions, rules)
+
+
+def _inputs(one: Decision, versions: Versions) -> tuple[Record | None, Record, Record]:
+    """The base's, our and their record of a parameter to be merged; no base where the strategy has no use for one."""
+    strategy = plugins.merge(one.strategy)
+    base = versions.base.parameters[one.base] if versions.base is not None and one.base is not None else None
+    used = strategy.needs_base or strategy.uses_base or one.case is Case.DTYPE
+    ours, theirs = versions.ours.parameters[one.ours or ""], versions.theirs.parameters[one.theirs or ""]
+    return base if used else None, ours, theirs
+
+
+def _ours_views(one: Decision, versions: Versions) -> tuple[View, ...]:
+    return versions.ours.parameters[one.ours].views if one.ours is not None else ()
+
+
+def _record(one: Decision, versions: Versions, merged: Mapping[str, Record]) -> Record | None:
+    """What the result has of a parameter; None for nothing."""
+    if one.action is Action.DROP or (one.action is Action.CONFLICT and one.ours is None):
+        return None
+    if one.action is Action.MERGE:
+        return merged[one.name]
+    if one.action is Action.THEIRS:
+        record = versions.theirs.parameters[one.theirs or ""]
+    elif one.action is Action.BASE and versions.base is not None:
+        record = versions.base.parameters[one.base or ""]
+    else:
+        record = versions.ours.parameters[one.ours or ""]
+    return replace(record, views=one.views)
+
+
+def _merge_all(work: _Work, decisions: Sequence[Decision]) -> tuple[dict[str, Record], dict[str, str]]:
+    """The records of merged values, and why others could not be merged, by their names in the result."""
+    records: dict[str, Record] = {}
+    reasons: dict[str, str] = {}
+    for group in _groups(decisions):
+        with _spool(work.depot) as fd:
+            offsets = _offsets(group)
+            lock = threading.Lock()
+
+            def merge(one: Decision, offset: int, fd: int = fd, lock: threading.Lock = lock) -> str | None:
+                try:
+                    with naming(f"parameter '{shown(one.name)}'"):
+                        for run in _merged(work, one):
+                            write_at(fd, offset, memoryview(run), lock)
+                            offset += len(run)
+                except ConflictError as error:
+                    return str(error)
+                work.progress(nbytes(one.dtype, one.shape))
+                return None
+
+            with ThreadPoolExecutor(work.depot.settings.thread_count) as pool, _cancelling(pool):
+                found = list(pool.map(merge, group, offsets))
+            reasons.update({one.name: why for one, why in zip(group, found, strict=True) if why is not None})
+            good = [(one, offset) for one, offset, why in zip(group, offsets, found, strict=True) if why is None]
+            records.update(_kept(work, FileSource(fd, "the merged values"), good))
+    return records, reasons
+
+
+@contextmanager
+def _cancelling(pool: ThreadPoolExecutor) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+
+
+def _groups(decisions: Sequence[Decision]) -> Iterator[list[Decision]]:
+    """The decisions, so many together that their values take about a GiB."""
+    group: list[Decision] = []
+    room = GROUP_BYTES
+    for one in decisions:
+        size = nbytes(one.dtype, one.shape)
+        if group and size > room:
+            yield group
+            group, room = [], GROUP_BYTES
+        group.append(one)
+        room -= size
+    if group:
+        yield group
+
+
+def _offsets(group: Sequence[Decision]) -> list[int]:
+    sizes = [nbytes(one.dtype, one.shape) for one in group]
+    return [sum(sizes[:index]) for index in range(len(sizes))]
+
+
+@contextmanager
+def _spool(depot: Depot) -> Iterator[int]:
+    """A temporary file, gone afterwards."""
+    fd, path = depot.store.temporary()
+    try:
+        with reporting_full_disk(path.parent):
+            yield fd
+    finally:
+        os.close(fd)
+        path.unlink(missing_ok=True)
+
+
+def _kept(work: _Work, source: FileSource, good: Sequence[tuple[Decision, int]]) -> dict[str, Record]:
+    """The merged values, stored as updates of what they came from."""
+    versions = work.versions
+    values = [SourceValue(source, offset, nbytes(one.dtype, one.shape), one.dtype, one.shape) for one, offset in good]
+    origins = [Origin(one.name, _closest(one, versions)) for one, _ in good]
+    known = [manifest for manifest in (versions.base, versions.theirs, versions.ours) if manifest is not None]
+    kept = checkpoint.keep(values, origins, work.depot, known)
+    records = {
+        one.name: Record(
+            one.dtype,
+            one.shape,
+            row.size,
+            digest,
+            steps,
+            versions.ours.parameters[one.ours or ""].strides,
+            one.views,
+        )
+        for (one, _), row, (digest, steps) in zip(good, values, kept, strict=True)
+    }
+    work.depot.catalogue.vouch(records.values())
+    return records
+
+
+def _closest(one: Decision, versions: Versions) -> Record:
+    """The version's value that the merged one is stored as an update of: the one that takes the fewest steps."""
+    found = [versions.ours.parameters[one.ours or ""], versions.theirs.parameters[one.theirs or ""]]
+    if versions.base is not None and one.base is not None:
+        found.insert(0, versions.base.parameters[one.base])
+    alike = [record for record in found if (record.dtype, record.shape) == (one.dtype, one.shape)]
+    return min(alike or found, key=lambda record: len(record.store))
+
+
+def _merged(work: _Work, one: Decision) -> Runs:
+    """The bytes of a merged value; raises ConflictError where there is none. What was given before is then no use."""
+    base, ours, theirs = _inputs(one, work.versions)
+    if one.case is Case.DTYPE and base is not None:
+        changed, other = (ours, theirs) if ours.dtype != base.dtype else (theirs, ours)
+        if _is_cast(work, base, changed):
+            yield from _converted(work, other, changed.dtype)
+            return
+    strategy = plugins.merge(one.strategy)
+    if not (strategy.needs_base or strategy.uses_base):
+        base = None
+    streams = {record: _stream(work, record) for record in (ours, theirs, *([base] if base else []))}
+    # Where one side added rows, those that all have are merged, and its new ones follow.
+    shared = min((ours.shape, theirs.shape), key=lambda shape: shape[:1])
+    task = Task(
+        one.name,
+        one.dtype,
+        shared,
+        (_operand(ours, shared, streams[ours]), _operand(theirs, shared, streams[theirs])),
+        None if base is None else _operand(base, shared, streams[base]),
+        _further(work, strategy, one),
+    )
+    yield from running.run(strategy, Options(one.options), task, work.backend)
+    for record, stream in streams.items():
+        if record.shape == one.shape != shared:
+            left = nbytes(one.dtype, one.shape) - nbytes(one.dtype, shared)
+            for start in range(0, left, _CHUNK_BYTES):
+                data = stream.take(min(_CHUNK_BYTES, left - start))
+                yield data if record.dtype == one.dtype else _cast(data, record.dtype, one.dtype)
+        stream.finish()
+
+
+def _stream(work: _Work, record: Record) -> Stream:
+    return Stream(record.dtype, record.shape, record.size, value.runs(record, work.depot.store))
+
+
+def _operand(record: Record, shape: tuple[int, ...], stream: Stream) -> Operand:
+    return Operand(record.dtype, shape, record.digest, stream.take)
+
+
+def _further(work: _Work, strategy: Merge, one: Decision) -> dict[str, tuple[Operand, ...]]:
+    """The parameter's tensors of the files that the strategy reads; those of a file in which it is not are left out."""
+    found: dict[str, tuple[Operand, ...]] = {}
+    for name in strategy.files:
+        tensors = [work.files(path, one.name) for path in one.files.get(name, ())]
+        given = [tensor for tensor in tensors if tensor is not None]
+        if given and len(given) < len(tensors):
+            raise ConflictError(f"only some of its '{name}' files have it; make the files again, or take a side")
+        if given:
+            found[name] = tuple(running.held(tensor.dtype, tensor.shape, "", tensor.data) for tensor in given)
+    return found
+
+
+def _is_cast(work: _Work, base: Record, changed: Record) -> bool:
+    """Whether a value is the base's, converted to its dtype."""
+    from blake3 import blake3
+
+    hasher = blake3()
+    for run in _converted(work, base, changed.dtype):
+        hasher.update(run)
+    return hasher.hexdigest() == changed.digest
+
+
+def _converted(work: _Work, record: Record, dtype: str) -> Runs:
+    stream = _stream(work, record)
+    word = DTYPES[record.dtype].word
+    count = record.size // word
+    step = _CHUNK_BYTES // 8
+    for start in range(0, count, step):
+        yield _cast(stream.take(min(step, count - start) * word), record.dtype, dtype)
+    stream.finish()
+
+
+def _cast(data: memoryview, dtype: str, to: str) -> bytes:
+    return encode(decode(data, dtype, wide=dtype == "F64"), to)
+
+
+def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], rules: Rules) -> Outcome:
+    """The records as a checkpoint, in whose file the skeleton is merged as well."""
+    versions = work.versions
+    with naming("the layout"):
+        base = None if versions.base is None else Placed(versions.base, read_layout(versions.base, work.depot))
+        ours = Placed(versions.ours, read_layout(versions.ours, work.depot))
+        theirs = Placed(versions.theirs, read_layout(versions.theirs, work.depot))
+    rule = rules.find(SKELETON, None)
+    # A side that is its own base has not changed: the other's skeleton counts.
+    attempts = {"ours": (theirs, ours, theirs), "theirs": (ours, ours, theirs)}
+    chosen = attempts.get(rule.strategy if rule is not None else "", (base, ours, theirs))
+    try:
+        layout = composition.compose(*chosen, records, lambda record: value.runs(record, work.depot.store))
+    except ConflictError as error:
+        conflict = Decision(SKELETON, Action.CONFLICT, Case.SKELETON, reason=str(error))
+        decisions = [*decisions, conflict]
+        try:
+            layout = composition.compose(
+                *attempts["ours"], records, lambda record: value.runs(record, work.depot.store)
+            )
+        except ConflictError:
+            reason = f"{error}; all of ours is kept"
+            return Outcome(versions.ours, (*decisions[:-1], replace(conflict, reason=reason)))
+    return Outcome(_manifest(work, layout, records), tuple(decisions))
+
+
+def _manifest(work: _Work, layout: layouts.Layout, records: Mapping[str, Record]) -> Manifest:
+    versions = work.versions
+    text = layouts.format(layout)
+    [(digest, steps)] = checkpoint.keep(
+        [SourceValue(BytesSource(text), 0, len(text), OPAQUE, (len(text),))],
+        [Origin("")],
+        work.depot,
+        [versions.theirs, versions.ours],
+    )
+    record = Record(OPAQUE, (len(text),), len(text), digest, steps)
+    work.depot.catalogue.vouch([record])
+    whole = checkpoint.whole_digest(record, layout, records)
+    return Manifest(versions.ours.format, layout.size, whole, record, records)

@@ -1,0 +1,142 @@
+"""Versions of one tracked file reconciled: planned on manifests, missing objects fetched, carried out, written down.
+
+What conflicts is kept as JSON below `<git dir>/theta/merge`, for people and programs to read; nothing depends on it.
+"""
+
+import json
+import os
+import shlex
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from git_theta import outcome, tensorfile, threeway, transfer
+from git_theta.depot import Depot
+from git_theta.errors import InputError
+from git_theta.git import Repository
+from git_theta.merges.arrays import Backend
+from git_theta.names import shown, shown_path
+from git_theta.outcome import Outcome, Versions
+from git_theta.rules import SKELETON, Rules
+from git_theta.tensor import Tensor
+from git_theta.tensorfile import TensorFile
+from git_theta.threeway import Action, Case, Decision, Plan
+
+__all__ = ["Merger", "remedies", "report_place", "rows", "write_report"]
+
+MOST_SHOWN = 20
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Merger:
+    """What merges checkpoints of a repository."""
+
+    repository: Repository
+    depot: Depot
+    backend: Backend | None = None
+
+    def plan(self, versions: Versions, rules: Rules) -> Plan:
+        """What would become of each parameter; nothing is loaded."""
+        return threeway.plan(versions.base, versions.ours, versions.theirs, rules)
+
+    def merge(
+        self, versions: Versions, rules: Rules, progress: Callable[[int], None] = lambda size_bytes: None
+    ) -> Outcome:
+        """The merged checkpoint; what it takes is fetched first, in one call.
+
+        Raises as `transfer.fetch` and `outcome.apply` do, with nothing changed but the store.
+        """
+        made = self.plan(versions, rules)
+        transfer.fetch(self.repository, outcome.needed(made, versions), self.depot.store)
+        with _Files() as files:
+            return outcome.apply(
+                made, versions, rules, self.depot, backend=self.backend, files=files.read, progress=progress
+            )
+
+
+class _Files:
+    """Further files of tensors, each opened once."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._files: dict[str, TensorFile] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def read(self, path: str, name: str) -> Tensor | None:
+        """The tensor of a name in a file; None where it has none. Raises InputError where it cannot be read."""
+        with self._lock:
+            if path not in self._files:
+                try:
+                    self._files[path] = self._open.enter_context(tensorfile.opened(Path(path)))
+                except OSError as error:
+                    raise InputError(
+                        f"{shown_path(path)}: {error.strerror}; name the file that the strategy reads"
+                    ) from error
+            file = self._files[path]
+            return file.read(name) if name in file.names else None
+
+
+def remedies(path: bytes, made: Outcome) -> list[str]:
+    """A line for each conflict, twenty at most, with the command that settles it."""
+    where = shown_path(path)
+    quoted = shlex.quote(where)
+    lines = [
+        f"{where}: conflict: {_what(one)}: {one.reason}; ours is kept; to settle it: "
+        f"git theta resolve {quoted} --param {shlex.quote(shown(one.name))} --strategy ours (or theirs, average, ...)"
+        for one in made.conflicts[:MOST_SHOWN]
+    ]
+    left = len(made.conflicts) - len(lines)
+    return lines + ([f"{where}: {left:,} more; to see them: git theta resolve {quoted} --list"] if left else [])
+
+
+def _what(one: Decision) -> str:
+    return "what is no parameter" if one.name == SKELETON else f"parameter '{shown(one.name)}'"
+
+
+def report_place(repository: Repository, path: bytes) -> Path:
+    """Where the decisions about a file are written down; its path is in them, not in the name."""
+    from blake3 import blake3
+
+    return repository.git_dir / "theta" / "merge" / f"{blake3(path).hexdigest()[:32]}.json"
+
+
+def write_report(repository: Repository, path: bytes, versions: Versions, made: Outcome) -> Path:
+    """Write down what was decided about a file, in place of what was before; the place of it."""
+    document = {
+        "version": _VERSION,
+        "path": os.fsdecode(path).encode("utf-8", "backslashreplace").decode(),
+        "base": None if versions.base is None else versions.base.digest,
+        "ours": versions.ours.digest,
+        "theirs": versions.theirs.digest,
+        "result": made.manifest.digest,
+        "decisions": rows(made.decisions),
+    }
+    place = report_place(repository, path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="ascii")
+    temporary.replace(place)
+    return place
+
+
+def rows(decisions: Sequence[Decision]) -> list[Mapping[str, object]]:
+    """Decisions as they stand in JSON, without those about what nobody changed."""
+    return [_row(one) for one in decisions if one.case is not Case.UNCHANGED]
+
+
+def _row(one: Decision) -> Mapping[str, object]:
+    row: dict[str, object] = {"parameter": one.name, "action": one.action.value, "case": one.case.value}
+    if one.action is Action.MERGE:
+        row |= {"strategy": one.strategy, "options": dict(one.options)}
+    if one.reason:
+        row["reason"] = one.reason
+    return row

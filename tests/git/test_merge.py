@@ -1,0 +1,238 @@
+"""Git's own commands on a model that two branches changed: each merges it, or stops at a conflict that keeps ours."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from git_theta import manifest
+from tests.checkpoints import leftovers
+from tests.repositories import Repo
+
+Arrays = dict[str, "np.ndarray[Any, Any]"]
+NAME = "model.safetensors"
+LARGE = np.random.default_rng(0).standard_normal((128, 160)).astype("<f4")
+BASE: Arrays = {
+    "a.weight": LARGE,
+    "b.weight": np.arange(6, dtype="<f4"),
+    "c.weight": np.ones((3, 4), "<f4"),
+    "n": np.array([1, 2, 3], "<i8"),
+}
+
+
+def content(**changes: Any) -> bytes:
+    """The file with these parameters instead; "__" in a name is a dot."""
+    return safetensors.numpy.save({**BASE, **{name.replace("__", "."): array for name, array in changes.items()}})
+
+
+def arrays(repo: Repo, name: str = NAME) -> Mapping[str, Any]:
+    return safetensors.numpy.load(repo.read(name))
+
+
+OURS = content(a__weight=LARGE + 1, b__weight=BASE["b.weight"] + 1)
+THEIRS = content(a__weight=LARGE + 4, c__weight=BASE["c.weight"] * 2)
+MEAN = ((LARGE + 1) + (LARGE + 4)) * np.float32(0.5)
+MERGED = content(a__weight=MEAN, b__weight=BASE["b.weight"] + 1, c__weight=BASE["c.weight"] * 2)
+MINE_N, THEIR_N = np.array([5, 2, 3], "<i8"), np.array([6, 2, 9], "<i8")
+
+
+def branched(repo: Repo, base: bytes, ours: bytes, theirs: bytes) -> Repo:
+    """`main` with ours checked out, and `other` with theirs, both from one commit."""
+    repo.track("*.safetensors")
+    repo.write(NAME, base)
+    repo.commit("base")
+    repo.git("branch", "other")
+    repo.write(NAME, ours)
+    repo.commit("ours")
+    repo.git("checkout", "--quiet", "other")
+    repo.write(NAME, theirs)
+    repo.commit("theirs")
+    repo.git("checkout", "--quiet", "main")
+    return repo
+
+
+@pytest.fixture
+def diverged(repo: Repo) -> Repo:
+    return branched(repo, content(), OURS, THEIRS)
+
+
+@pytest.fixture
+def torn(repo: Repo) -> Repo:
+    """Branches whose merge is a conflict in one integer parameter."""
+    return branched(repo, content(), content(n=MINE_N, a__weight=LARGE + 1), content(n=THEIR_N, a__weight=LARGE + 4))
+
+
+def assert_merged(repo: Repo) -> None:
+    assert repo.read(NAME) == MERGED
+    (repo.path / NAME).touch()
+    assert repo.git("status", "--porcelain", "--untracked-files=no") == ""
+    assert leftovers(repo.path / ".git" / "theta") == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("merge", "--quiet", "--no-edit", "other"),
+        ("merge", "--quiet", "--squash", "other"),
+        ("cherry-pick", "other"),
+        ("rebase", "--quiet", "other"),
+        ("rebase", "--quiet", "--apply", "other"),
+    ],
+    ids=["merge", "squash", "cherry-pick", "rebase", "rebase by patches"],
+)
+def test_what_both_sides_changed_is_merged(diverged: Repo, command: tuple[str, ...]) -> None:
+    done = diverged.run_git(*command)
+    assert done.code == 0, done
+    if "--squash" in command:
+        diverged.git("commit", "--quiet", "-m", "squashed")
+    assert_merged(diverged)
+
+
+def test_revert_keeps_what_came_later(repo: Repo) -> None:
+    repo.track("*.safetensors")
+    repo.write(NAME, content())
+    repo.commit("base")
+    repo.write(NAME, content(b__weight=BASE["b.weight"] + 1))
+    repo.commit("b")
+    repo.write(NAME, content(b__weight=BASE["b.weight"] + 1, a__weight=LARGE + 1))
+    repo.commit("a")
+    repo.git("revert", "--no-edit", "HEAD~1")
+    assert repo.read(NAME) == content(a__weight=LARGE + 1)
+
+
+def test_stash_pop_merges(repo: Repo) -> None:
+    repo.track("*.safetensors")
+    repo.write(NAME, content())
+    repo.commit("base")
+    repo.write(NAME, THEIRS)
+    repo.git("stash", "push", "--quiet")
+    repo.write(NAME, OURS)
+    repo.commit("ours")
+    repo.git("stash", "pop", "--quiet")
+    assert repo.read(NAME) == MERGED
+
+
+def test_checkout_with_merge(diverged: Repo) -> None:
+    diverged.git("checkout", "--quiet", "-b", "third", "HEAD~1")
+    diverged.write(NAME, OURS)
+    done = diverged.run_git("checkout", "--quiet", "--merge", "other")
+    assert done.code == 0, done
+    assert diverged.read(NAME) == MERGED
+
+
+def test_merge_tree_and_remerge_diff(diverged: Repo) -> None:
+    tree = diverged.git("merge-tree", "--write-tree", "main", "other").strip()
+    text = diverged.git("cat-file", "blob", f"{tree}:{NAME}").encode()
+    diverged.git("merge", "--quiet", "--no-edit", "other")
+    assert diverged.blob(NAME) == text
+    assert diverged.git("show", "--remerge-diff", "--format=") == ""
+
+
+def test_merge_in_a_bare_repository(diverged: Repo, tmp_path: Path) -> None:
+    diverged.git("clone", "--quiet", "--bare", ".", str(tmp_path / "bare.git"))
+    diverged.git("theta", "push", str(tmp_path / "bare.git"), accept=(0, 1, 2, 3, 7, 9))
+    bare = Repo(tmp_path / "bare.git")
+    bare.git("remote", "set-url", "origin", str(diverged.path))
+    (bare.path / "info").mkdir(exist_ok=True)
+    (bare.path / "info" / "attributes").write_text("*.safetensors filter=theta diff=theta merge=theta -text\n")
+    tree = bare.git("merge-tree", "--write-tree", "main", "other").strip()
+    diverged.git("merge", "--quiet", "--no-edit", "other")
+    assert bare.git("cat-file", "blob", f"{tree}:{NAME}").encode() == diverged.blob(NAME)
+
+
+def test_the_merge_is_the_same_again(diverged: Repo) -> None:
+    diverged.git("merge", "--quiet", "--no-edit", "other")
+    text = diverged.blob(NAME)
+    diverged.git("reset", "--quiet", "--hard", "HEAD~1")
+    diverged.git("merge", "--quiet", "--no-edit", "other")
+    assert diverged.blob(NAME) == text
+
+
+def test_criss_cross(diverged: Repo) -> None:
+    diverged.git("branch", "mine")
+    diverged.git("merge", "--quiet", "--no-edit", "other")
+    diverged.write(NAME, content(a__weight=MEAN, b__weight=BASE["b.weight"] + 3, c__weight=BASE["c.weight"] * 2))
+    diverged.commit("on")
+    diverged.git("checkout", "--quiet", "other")
+    diverged.git("merge", "--quiet", "--no-edit", "mine")
+    diverged.write(NAME, content(a__weight=MEAN, b__weight=BASE["b.weight"] + 1, c__weight=BASE["c.weight"] * 4))
+    diverged.commit("on, too")
+    assert len(diverged.git("merge-base", "--all", "main", "other").split()) == 2
+    diverged.git("merge", "--quiet", "--no-edit", "main")
+    wanted = content(a__weight=MEAN, b__weight=BASE["b.weight"] + 3, c__weight=BASE["c.weight"] * 4)
+    assert diverged.read(NAME) == wanted
+
+
+def test_an_octopus_that_passes_the_driver_by_never_makes_a_model(diverged: Repo) -> None:
+    diverged.git("checkout", "--quiet", "-b", "third", "main~1")
+    diverged.write(NAME, content(c__weight=BASE["c.weight"] * 7))
+    diverged.commit("third")
+    diverged.git("checkout", "--quiet", "-b", "fourth", "main~1")
+    diverged.write("notes.txt", b"x")
+    diverged.commit("fourth")
+    done = diverged.run_git("merge", "--no-edit", "main", "third")
+    assert done.code != 0
+    diverged.git("reset", "--quiet", "--hard")
+    assert diverged.read(NAME) == content()
+
+
+def test_a_file_renamed_on_one_side(diverged: Repo) -> None:
+    diverged.git("mv", NAME, "renamed.safetensors")
+    diverged.commit("rename")
+    diverged.git("merge", "--quiet", "--no-edit", "other")
+    assert diverged.read("renamed.safetensors") == MERGED
+
+
+def test_a_file_that_one_branch_had_before_it_was_tracked(repo: Repo) -> None:
+    repo.write(NAME, content())
+    repo.commit("base")
+    repo.git("checkout", "--quiet", "-b", "other")
+    repo.write(NAME, THEIRS)
+    repo.commit("theirs")
+    repo.git("checkout", "--quiet", "main")
+    assert "already stored in Git" in repo.theta("track", "*.safetensors").err
+    repo.write(NAME, OURS)
+    repo.commit("ours, tracked")
+    repo.git("merge", "--quiet", "--no-edit", "other")
+    assert repo.read(NAME) == MERGED
+
+
+def test_a_conflict_keeps_ours_and_says_how_to_settle_it(torn: Repo) -> None:
+    done = torn.run_git("merge", "--no-edit", "other")
+    assert done.code == 1
+    [line] = [row for row in done.err.splitlines() if row.startswith("git-theta: ")]
+    assert line.startswith(f"git-theta: {NAME}: conflict: parameter 'n': both sides changed ")
+    assert f"git theta resolve {NAME} --param n --strategy ours" in line
+    found = arrays(torn)
+    assert found["n"].tolist() == MINE_N.tolist()
+    assert found["a.weight"].tobytes() == MEAN.tobytes()
+    [report] = (torn.path / ".git" / "theta" / "merge").glob("*.json")
+    rows = json.loads(report.read_text())["decisions"]
+    assert [row["parameter"] for row in rows if row["action"] == "conflict"] == ["n"]
+    torn.git("merge", "--abort")
+    assert arrays(torn)["n"].tolist() == MINE_N.tolist()
+    assert torn.git("status", "--porcelain") == ""
+
+
+def test_a_missing_object_is_a_conflict_that_keeps_ours(diverged: Repo) -> None:
+    theirs = manifest.parse(diverged.git("cat-file", "blob", f"other:{NAME}").encode())
+    oid = theirs.parameters["a.weight"].store[-1].pieces[0].oid
+    [path] = [path for path in diverged.objects() if path.name == oid]
+    path.unlink()
+    done = diverged.run_git("merge", "--no-edit", "other")
+    assert done.code == 1
+    assert f"git-theta: {NAME}: not merged, ours is kept: " in done.err
+    assert "Traceback" not in done.err
+    assert diverged.read(NAME) == OURS
+
+
+def test_a_driver_that_is_started_wrongly_says_so(repo: Repo) -> None:
+    repo.git("config", "merge.theta.driver", "git-theta-merge %O %A %B")
+    branched(repo, content(), OURS, THEIRS)
+    done = repo.run_git("merge", "--no-edit", "other")
+    assert done.code == 1
+    assert "git theta install" in done.err

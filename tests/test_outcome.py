@@ -1,0 +1,302 @@
+"""What comes of a merge: a file that its own library reads, with the values that the table of 009-merging.md says."""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from git_theta import outcome
+from git_theta.depot import Depot
+from git_theta.errors import DamagedObjectError, MissingObjectError
+from git_theta.outcome import Outcome, Versions
+from git_theta.rules import SKELETON, Rule, Rules
+from git_theta.threeway import Action, plan
+from tests.checkpoints import content_of, objects, opened, take
+
+Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+
+
+@dataclass(frozen=True)
+class Library:
+    """What writes checkpoints of a format, and reads them."""
+
+    save: Callable[[Arrays], bytes]
+    load: Callable[[bytes], Arrays]
+
+
+def _save_torch(arrays: Arrays, **options: bool) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}, buffer, **options)
+    return buffer.getvalue()
+
+
+def _load_torch(content: bytes) -> Arrays:
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        assert zipfile.ZipFile(io.BytesIO(content)).testzip() is None
+    return {name: tensor.numpy() for name, tensor in torch.load(io.BytesIO(content)).items()}
+
+
+def _save_npz(arrays: Arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stubs mix the arrays up with allow_pickle
+    return buffer.getvalue()
+
+
+def _load_npz(content: bytes) -> Arrays:
+    assert zipfile.ZipFile(io.BytesIO(content)).testzip() is None
+    with np.load(io.BytesIO(content)) as file:
+        return dict(file)
+
+
+SAFETENSORS = Library(lambda arrays: safetensors.numpy.save(dict(arrays)), safetensors.numpy.load)
+TORCH = Library(_save_torch, _load_torch)
+LEGACY = Library(lambda arrays: _save_torch(arrays, _use_new_zipfile_serialization=False), _load_torch)
+NPZ = Library(_save_npz, _load_npz)
+ALL = pytest.mark.parametrize(
+    "library", [SAFETENSORS, TORCH, LEGACY, NPZ], ids=["safetensors", "torch", "legacy", "npz"]
+)
+GROWING = pytest.mark.parametrize("library", [SAFETENSORS, NPZ], ids=["safetensors", "npz"])
+
+STEPS = [np.float32(step) for step in (0, 1, 2)]
+LARGE = np.random.default_rng(0).standard_normal((200, 300)).astype("<f4")
+BASE: Arrays = {
+    "a": LARGE,
+    "b": np.arange(6, dtype="<f4").reshape(2, 3),
+    "c": np.arange(4, dtype="<f4"),
+    "d": np.zeros((0, 2), "<f4"),
+}
+
+
+@pytest.fixture
+def depot(tmp_path: Path) -> Iterator[Depot]:
+    with opened(tmp_path / "theta") as made:
+        yield made
+
+
+def merged(
+    library: Library, depot: Depot, base: Arrays, ours: Arrays, theirs: Arrays, *rules: Rule
+) -> tuple[Outcome, Arrays]:
+    """What comes of a merge of three files, and the arrays in its file."""
+    made = outcome_of(depot, library.save(base), library.save(ours), library.save(theirs), rules)
+    return made, library.load(content_of(made.manifest, depot))
+
+
+def outcome_of(depot: Depot, base: bytes, ours: bytes, theirs: bytes, rules: tuple[Rule, ...] = ()) -> Outcome:
+    old = take(base, depot)
+    mine, other = (take(content, depot, [old]) for content in (ours, theirs))
+    versions = Versions(old, mine, other)
+    return outcome.apply(plan(old, mine, other, Rules(rules)), versions, Rules(rules), depot)
+
+
+def assert_same(found: Arrays, wanted: Arrays) -> None:
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape), name
+        assert found[name].tobytes() == array.tobytes(), name
+
+
+@ALL
+def test_both_sides_are_averaged_and_one_side_is_taken(library: Library, depot: Depot) -> None:
+    ours = {**BASE, "a": LARGE + 1, "b": BASE["b"] + 1}
+    theirs = {**BASE, "a": LARGE + 4, "c": BASE["c"] * 2}
+    made, found = merged(library, depot, BASE, ours, theirs)
+    assert made.conflicts == ()
+    mean = (ours["a"] + theirs["a"]) * np.float32(0.5)
+    assert_same(found, {**ours, "a": mean, "c": theirs["c"]})
+
+
+@ALL
+def test_sides_are_alike_whatever_the_order(library: Library, depot: Depot) -> None:
+    ours, theirs = {**BASE, "a": LARGE + 1, "b": BASE["b"] + 1}, {**BASE, "a": LARGE + 4}
+    one, other = (merged(library, depot, BASE, *sides)[1] for sides in ((ours, theirs), (theirs, ours)))
+    assert_same(one, other)
+
+
+@ALL
+def test_what_one_side_added_is_in_the_file(library: Library, depot: Depot) -> None:
+    theirs = {**BASE, "new": np.arange(3, dtype="<f8"), "b": BASE["b"] + 1}
+    made, found = merged(library, depot, BASE, {**BASE, "a": LARGE + 1}, theirs)
+    assert made.conflicts == ()
+    assert_same(found, {**theirs, "a": LARGE + 1})
+
+
+@ALL
+def test_what_one_side_deleted_is_gone(library: Library, depot: Depot) -> None:
+    ours = {name: array for name, array in BASE.items() if name != "b"}
+    made, found = merged(library, depot, BASE, ours, {**BASE, "a": LARGE + 1})
+    assert made.conflicts == ()
+    assert_same(found, {**ours, "a": LARGE + 1})
+
+
+@GROWING
+def test_what_both_sides_added_is_in_the_file(library: Library, depot: Depot) -> None:
+    added = {"x": np.arange(3, dtype="<f8"), "y": np.arange(5, dtype="<i2"), "z": np.ones(3, "?")}
+    ours, theirs = {**BASE, "x": added["x"], "a": LARGE + 1}, {**BASE, "y": added["y"], "z": added["z"]}
+    made, found = merged(library, depot, BASE, ours, theirs)
+    assert made.conflicts == ()
+    assert_same(found, {**BASE, "a": LARGE + 1, **added})
+
+
+@pytest.mark.parametrize("library", [TORCH, LEGACY], ids=["torch", "legacy"])
+def test_what_both_sides_added_to_a_pickle_is_a_conflict_that_keeps_ours(library: Library, depot: Depot) -> None:
+    ours = {**BASE, "x": np.arange(3, dtype="<f8"), "a": LARGE + 1}
+    theirs = {**BASE, "y": np.arange(5, dtype="<i2"), "a": LARGE + 2}
+    made, found = merged(library, depot, BASE, ours, theirs)
+    assert [one.name for one in made.conflicts] == [SKELETON]
+    assert "all of ours is kept" in made.conflicts[0].reason
+    assert_same(found, ours)
+
+
+@ALL
+def test_a_conflict_keeps_ours_beside_what_is_merged(library: Library, depot: Depot) -> None:
+    integers = {**BASE, "n": np.array([1, 2, 3], "<i8")}
+    ours = {**integers, "n": np.array([5, 2, 3], "<i8"), "a": LARGE + 1}
+    theirs = {**integers, "n": np.array([6, 2, 9], "<i8"), "a": LARGE + 3, "c": BASE["c"] + 1}
+    made, found = merged(library, depot, integers, ours, theirs)
+    assert [(one.name, one.action) for one in made.conflicts] == [("n", Action.CONFLICT)]
+    assert_same(found, {**ours, "a": (ours["a"] + theirs["a"]) * np.float32(0.5), "c": theirs["c"]})
+    made, found = merged(library, depot, integers, ours, theirs, Rule("n", "max"))
+    assert made.conflicts == ()
+    assert_same({"n": found["n"]}, {"n": np.array([6, 2, 9], "<i8")})
+
+
+def test_grown_rows_are_kept_and_shared_ones_merged(depot: Depot) -> None:
+    grown = np.concatenate([LARGE + 2, np.full((3, 300), 7, "<f4")])
+    rule = Rule("a", "average", grown=True)
+    made, found = merged(SAFETENSORS, depot, BASE, {**BASE, "a": LARGE + 4}, {**BASE, "a": grown}, rule)
+    assert made.conflicts == ()
+    mean = ((LARGE + 4) + (LARGE + 2)) * np.float32(0.5)
+    assert_same(found, {**BASE, "a": np.concatenate([mean, grown[200:]])})
+
+
+def test_a_cast_on_one_side_is_followed(depot: Depot) -> None:
+    made, found = merged(SAFETENSORS, depot, BASE, {**BASE, "a": LARGE.astype("<f2")}, {**BASE, "a": LARGE + 1})
+    assert made.conflicts == ()
+    assert_same(found, {**BASE, "a": (LARGE + 1).astype("<f2")})
+
+
+def test_a_cast_of_other_values_is_merged_in_its_dtype(depot: Depot) -> None:
+    half = (LARGE + 3).astype("<f2")
+    made, found = merged(SAFETENSORS, depot, BASE, {**BASE, "a": half}, {**BASE, "a": LARGE + 1})
+    assert made.conflicts == ()
+    mean = (half.astype("<f4") + (LARGE + 1)) * np.float32(0.5)
+    assert_same(found, {**BASE, "a": mean.astype("<f2")})
+
+
+def test_metadata_is_merged_key_by_key(depot: Depot) -> None:
+    def save(metadata: dict[str, str], step: float) -> bytes:
+        return safetensors.numpy.save({**BASE, "a": LARGE + np.float32(step)}, metadata)
+
+    base = save({"format": "pt", "step": "1"}, 0)
+    both = outcome_of(depot, base, save({"format": "pt", "step": "2"}, 1), save({"format": "np", "step": "1"}, 2))
+    assert both.conflicts == ()
+    header = content_of(both.manifest, depot)[8:200]
+    assert b'"__metadata__":{"format":"np","step":"2"}' in header
+    ours, theirs = save({"format": "pt", "step": "2"}, 1), save({"format": "pt", "step": "3"}, 2)
+    made = outcome_of(depot, base, ours, theirs)
+    assert [one.name for one in made.conflicts] == [SKELETON]
+    assert "both sides changed the metadata 'step'" in made.conflicts[0].reason
+    content = content_of(made.manifest, depot)
+    assert b'"step":"2"' in content[:200]
+    assert_same(safetensors.numpy.load(content), {**BASE, "a": ((LARGE + 1) + (LARGE + 2)) * np.float32(0.5)})
+    made = outcome_of(depot, base, ours, theirs, (Rule(SKELETON, "theirs"),))
+    assert made.conflicts == ()
+    assert b'"step":"3"' in content_of(made.manifest, depot)[:200]
+
+
+def test_pickled_scalars_of_one_side_are_taken(depot: Depot) -> None:
+    def save(step: float, **scalars: int) -> bytes:
+        buffer = io.BytesIO()
+        torch.save({"epoch": 0, **scalars, "model": {"a": torch.from_numpy(LARGE + np.float32(step))}}, buffer)
+        return buffer.getvalue()
+
+    made = outcome_of(depot, save(0, epoch=1), save(1, epoch=1), save(2, epoch=70_000))
+    assert made.conflicts == ()
+    found = torch.load(io.BytesIO(content_of(made.manifest, depot)))
+    assert found["epoch"] == 70_000
+    assert found["model"]["a"].numpy().tobytes() == (((LARGE + 1) + (LARGE + 2)) * np.float32(0.5)).tobytes()
+    made = outcome_of(depot, save(0, epoch=1), save(1, epoch=2), save(2, epoch=3))
+    assert [one.name for one in made.conflicts] == [SKELETON]
+    assert torch.load(io.BytesIO(content_of(made.manifest, depot)))["epoch"] == 2
+
+
+def test_tied_weights_are_merged_once(depot: Depot) -> None:
+    def save(step: float) -> bytes:
+        weight = torch.from_numpy(LARGE + np.float32(step))
+        buffer = io.BytesIO()
+        torch.save({"embedding": weight, "head": weight, "other": torch.ones(3)}, buffer)
+        return buffer.getvalue()
+
+    made = outcome_of(depot, save(0), save(1), save(2))
+    assert made.conflicts == ()
+    found = torch.load(io.BytesIO(content_of(made.manifest, depot)))
+    assert found["embedding"].data_ptr() == found["head"].data_ptr()
+    assert found["head"].numpy().tobytes() == (((LARGE + 1) + (LARGE + 2)) * np.float32(0.5)).tobytes()
+
+
+def test_only_what_both_sides_changed_is_loaded(depot: Depot, tmp_path: Path) -> None:
+    base, ours, theirs = (
+        take(SAFETENSORS.save(arrays), depot)
+        for arrays in (BASE, {**BASE, "b": BASE["b"] + 1}, {**BASE, "a": LARGE + 2})
+    )
+    decided = plan(base, ours, theirs)
+    versions = Versions(base, ours, theirs)
+    kept = outcome.needed(decided, versions)
+    for oid in objects(tmp_path / "theta"):
+        if oid not in kept:
+            depot.store.path(oid).unlink()
+    made = outcome.apply(decided, versions, Rules(), depot)
+    assert made.conflicts == ()
+    assert made.manifest.parameters["a"] == theirs.parameters["a"]
+    assert made.manifest.parameters["b"] == ours.parameters["b"]
+
+
+def test_a_missing_or_damaged_value_is_named(depot: Depot) -> None:
+    base, ours, theirs = (take(SAFETENSORS.save({**BASE, "a": LARGE + step}), depot) for step in STEPS)
+    versions, decided = Versions(base, ours, theirs), plan(base, ours, theirs)
+    piece = theirs.parameters["a"].store[0].pieces[0]
+    path = depot.store.path(piece.oid)
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(MissingObjectError, match="parameter 'a'"):
+        outcome.apply(decided, versions, Rules(), depot)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DamagedObjectError, match="parameter 'a'"):
+        outcome.apply(decided, versions, Rules(), depot)
+
+
+def test_not_a_number_is_a_conflict_of_its_parameter(depot: Depot) -> None:
+    bad = np.array(LARGE)
+    bad[1, 1] = np.nan
+    made, found = merged(
+        SAFETENSORS, depot, BASE, {**BASE, "a": bad, "b": BASE["b"] + 1}, {**BASE, "a": LARGE + 1, "b": BASE["b"] + 3}
+    )
+    assert [(one.name, one.reason) for one in made.conflicts] == [("a", "ours has NaN or infinite values; take a side")]
+    assert_same(found, {**BASE, "a": bad, "b": BASE["b"] + 2})
+
+
+def test_the_same_merge_gives_the_same_text(depot: Depot) -> None:
+    rules = (Rule("*", "dare-linear"),)
+    base, ours, theirs = [SAFETENSORS.save({**BASE, "a": LARGE + step}) for step in STEPS]
+    made = [outcome_of(depot, base, ours, theirs, rules).manifest for _ in range(2)]
+    assert made[0] == made[1]
+
+
+def test_a_merged_value_is_stored_as_an_update(depot: Depot) -> None:
+    step = np.random.default_rng(1).standard_normal((2, *LARGE.shape)).astype("<f4") * np.float32(1e-5)
+    made, _ = merged(SAFETENSORS, depot, BASE, {**BASE, "a": LARGE + step[0]}, {**BASE, "a": LARGE + step[1]})
+    assert [one.update for one in made.manifest.parameters["a"].store] == ["dense", "delta"]
+
+
+def test_versions_of_two_formats_are_a_conflict_that_keeps_ours(depot: Depot) -> None:
+    ours, theirs = SAFETENSORS.save({**BASE, "a": LARGE + 1}), NPZ.save({**BASE, "a": LARGE + 2})
+    made = outcome_of(depot, SAFETENSORS.save(BASE), ours, theirs)
+    assert [one.name for one in made.conflicts] == [SKELETON]
+    assert content_of(made.manifest, depot) == ours
