@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from git_theta import git
+from git_theta import git, loose
 from git_theta.config import read_settings
 from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError, TransferError
 from git_theta.git import Repository
@@ -158,7 +158,7 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
     _check_version()
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = _throwaway_objects(repository, Path(folder))
-        tree = _pointer_tree(repository, wanted, environ)
+        tree = _pointer_tree(repository, wanted, Path(folder) / "objects")
         arguments = ["fetch", "-I", "", "-X", "", _place(repository, remote), tree]
         storage = _STORAGE if store.root == repository.theta_dir else None
         try:
@@ -181,7 +181,7 @@ def lacks(repository: Repository, remote: str, objects: Mapping[str, int]) -> se
     _check_version()
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = _throwaway_objects(repository, Path(folder))
-        tree = _pointer_tree(repository, objects, environ)
+        tree = _pointer_tree(repository, objects, Path(folder) / "objects")
         commit = git.run([*_WHO, "commit-tree", tree, "-m", "?"], cwd=repository.base, environ=environ).decode().strip()
         arguments = ["-c", "lfs.allowincompletepush=false", "lfs", "push", _place(repository, remote), commit]
         done = _call(repository, arguments, storage=folder, environ=environ)
@@ -232,13 +232,13 @@ def _throwaway_objects(repository: Repository, folder: Path) -> dict[str, str]:
     }
 
 
-def _pointer_tree(repository: Repository, objects: Mapping[str, int], environ: Mapping[str, str]) -> str:
-    """The oid of a tree of pointers, which `git lfs fetch` takes for that of a commit."""
+def _pointer_tree(repository: Repository, objects: Mapping[str, int], folder: Path) -> str:
+    """The oid of a tree of pointers, written below `folder`; `git lfs fetch` takes it for that of a commit."""
     files = {".gitattributes": _ATTRIBUTES, **{oid: pointer(oid, size) for oid, size in objects.items()}}
+    algorithm = repository.config("extensions").get("extensions.objectformat") or "sha1"
     # git-lfs takes 2 ms to read a blob from a pack, and a quarter of that to read a loose one.
-    blobs = repository.write_blobs(files.values(), environ, loose=True)
-    rows = [f"100644 blob {blob}\t{name}\n" for name, blob in zip(files, blobs, strict=True)]
-    return git.run(["mktree"], cwd=repository.base, stdin="".join(rows).encode(), environ=environ).decode().strip()
+    blobs = {name: loose.write_blob(folder, content, algorithm) for name, content in files.items()}
+    return loose.write_tree(folder, blobs, algorithm)
 
 
 def _run(

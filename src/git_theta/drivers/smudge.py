@@ -6,6 +6,7 @@ committed before its path was tracked.
 
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
@@ -117,6 +118,7 @@ class Smudger:
                 objects |= found.objects()
         if not self._depot.store.missing(objects) or not transfer.remotes(self._repository):
             return
+        threading.Thread(target=_import_early, daemon=True).start()
         try:
             transfer.fetch(self._repository, objects, self._depot.store)
         except ThetaError as error:
@@ -145,6 +147,13 @@ class Smudger:
         runs = echo()
         next(runs)
         return runs
+
+
+def _import_early() -> None:
+    """Import what rebuilding will need, while git-lfs waits for the network."""
+    import blake3  # noqa: F401
+    import numpy as np  # noqa: F401
+    import zstandard  # noqa: F401
 
 
 def _usable(text: bytes) -> Manifest | None:
