@@ -39,6 +39,14 @@ def test_a_rule_that_means_nothing_is_refused(
         Rule(pattern, strategy, options)
 
 
+def test_a_file_that_the_strategy_does_not_read_is_refused() -> None:
+    assert Rule("*", "fisher", files={"fisher": ("a", "b")}).files == {"fisher": ("a", "b")}
+    with pytest.raises(ConfigError, match=r"strategy 'fisher': there is no file 'f\\n'; it reads fisher\Z"):
+        Rule("*", "fisher", files={"f\n": ("a",)})
+    with pytest.raises(ConfigError, match=r"strategy 'ties': there is no file 'fisher'; it reads none\Z"):
+        Rule("*", "ties", files={"fisher": ("a",)})
+
+
 def test_a_rule_that_matches_nothing_is_named() -> None:
     rules = Rules((Rule("*.weight", "ties"), Rule("lm_haed\x1b*", "ours")))
     rules.check_used(["a.weight", "lm_haed\x1b.bias"])

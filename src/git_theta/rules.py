@@ -45,6 +45,10 @@ class Rule:
         if not 0 < len(self.pattern) <= _MAX_PATTERN_LENGTH:
             raise ConfigError(f"a pattern has {len(self.pattern)} characters; write one of 1 to {_MAX_PATTERN_LENGTH}")
         self.parsed()
+        unread = [name for name in self.files if name not in self.merge.files]
+        if unread:
+            has = f"it reads {', '.join(self.merge.files)}" if self.merge.files else "it reads none"
+            raise ConfigError(f"strategy '{self.strategy}': there is no file '{shown(unread[0][:40])}'; {has}")
 
     @property
     def merge(self) -> Merge:
