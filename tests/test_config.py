@@ -23,6 +23,9 @@ from git_theta.sharing import Sharing
         ({"theta.updates": "delta, sparse"}, Settings(updates=("delta", "sparse"))),
         ({"theta.updates": "dense"}, Settings(updates=("dense",))),
         ({"theta.updates": None}, Settings(updates=())),
+        ({"theta.merge.device": "cuda:1"}, Settings(merge_device="cuda:1")),
+        ({"theta.merge.device": "cpu"}, Settings(merge_device="cpu")),
+        ({"theta.merge.device": ""}, Settings()),
         ({"theta.skipsmudge": None}, Settings(skip_smudge=True)),
         ({"theta.skipsmudge": ""}, Settings(skip_smudge=False)),
         ({"theta.skipsmudge": "Yes", "theta.fsync": "ON"}, Settings(skip_smudge=True, fsync=True)),
@@ -62,6 +65,7 @@ def test_the_environment_goes_before_the_configuration(value: str, skip: bool, c
         *(("theta.smudgeLimit", value) for value in ("-1", "half", "1e9")),
         *(("theta.skipSmudge", value) for value in ("2", "maybe", " ", "true\x1b[31m")),
         ("theta.fsync", "y"),
+        *(("theta.merge.device", value) for value in ("cuda:", "cuda:x", ":1", "CUDA", "cuda:1:2", "cpu\n", "\x1b[31m")),
         *(("core.sharedRepository", value) for value in ("0400", "0860", "users", "Group", "-1", "0000660")),
     ],
 )

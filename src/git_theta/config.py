@@ -19,6 +19,7 @@ _NUMBER = re.compile(r"([0-9]{1,15})([kmgt]?)\Z", re.IGNORECASE)
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0", ""}
 _OCTAL = re.compile(r"[0-7]{1,6}\Z")
+_DEVICE = re.compile(r"(?:[a-z]{1,32}(?::[0-9]{1,4})?)?\Z")
 _SHARINGS: Mapping[str | None, Sharing] = {
     **dict.fromkeys(("umask", "0"), Sharing()),
     **dict.fromkeys(("group", "1"), Sharing(0o660)),
@@ -35,7 +36,8 @@ class Settings:
     smudge_limit_bytes: a larger checkpoint is left as its manifest by a checkout, which Git holds in memory whole.
     fsync: flush each object to the disk before it gets its name. sharing: who else may use what is stored.
     updates: how a new version of a value may be stored, beside "dense"; of equals, the first is taken. detect_low_rank:
-    look for a low-rank update by itself, too.
+    look for a low-rank update by itself, too. merge_device: "" merges with NumPy; "cpu", "cuda", "cuda:1", ... with
+    torch on that device.
     """
 
     compression: str = "auto"
@@ -47,6 +49,7 @@ class Settings:
     sharing: Sharing = Sharing()
     updates: tuple[str, ...] = ("cast", "sparse", "delta")
     detect_low_rank: bool = False
+    merge_device: str = ""
 
     def __post_init__(self) -> None:
         if self.compression not in ("auto", "none"):
@@ -55,6 +58,8 @@ class Settings:
             raise ConfigError(f"theta.maxObjectSize is {self.max_object_bytes}; set it to 64k or more")
         if not 0 <= self.threads <= 256:
             raise ConfigError(f"theta.threads is {self.threads}; set it to 1 to 256, or 0 for one per core")
+        if not _DEVICE.match(self.merge_device):
+            raise ConfigError(f"theta.merge.device is {self.merge_device!r}; set it to cpu, cuda or one as cuda:1")
 
     @property
     def thread_count(self) -> int:
@@ -132,6 +137,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[str, str | None], object]]] = {
     "core.sharedRepository": ("sharing", _sharing),
     "theta.updates": ("updates", _words),
     "theta.detectLowRank": ("detect_low_rank", _boolean),
+    "theta.merge.device": ("merge_device", _text),
 }
 
 
