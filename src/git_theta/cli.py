@@ -37,6 +37,7 @@ _VERBS = {
     "pull": "pull",
     "push": "push",
     "status": "status",
+    "strategies": "strategies",
     "track": "track",
     "uninstall": "uninstall",
     "untrack": "untrack",
