@@ -65,7 +65,10 @@ def test_the_environment_goes_before_the_configuration(value: str, skip: bool, c
         *(("theta.smudgeLimit", value) for value in ("-1", "half", "1e9")),
         *(("theta.skipSmudge", value) for value in ("2", "maybe", " ", "true\x1b[31m")),
         ("theta.fsync", "y"),
-        *(("theta.merge.device", value) for value in ("cuda:", "cuda:x", ":1", "CUDA", "cuda:1:2", "cpu\n", "\x1b[31m")),
+        *(
+            ("theta.merge.device", value)
+            for value in ("cuda:", "cuda:x", ":1", "CUDA", "cuda:1:2", "cpu\n", "\x1b[31m")
+        ),
         *(("core.sharedRepository", value) for value in ("0400", "0860", "users", "Group", "-1", "0000660")),
     ],
 )
