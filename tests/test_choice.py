@@ -312,7 +312,8 @@ class _Wrong:
 def test_an_update_with_a_bug_keeps_nothing_from_being_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: bool
 ) -> None:
-    monkeypatch.setattr(plugins, "_BUILT_IN_UPDATES", {**plugins._BUILT_IN_UPDATES, "wrong": _Wrong(error)})
+    known, wrong = plugins.update, _Wrong(error)
+    monkeypatch.setattr(plugins, "update", lambda name: wrong if name == "wrong" else known(name))
     with opened(tmp_path, Settings(updates=("wrong",))) as depot, caplog.at_level(logging.WARNING):
         second = take(model(trained(BASE)), depot, [take(model(BASE), depot)])
         assert stored(second) == ["dense"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from git_theta import checkpoint, layout, rebuild
+from git_theta import layout, rebuild
 from git_theta.config import Settings
 from git_theta.depot import Depot
 from git_theta.errors import DamagedObjectError, ManifestError, MissingObjectError, ThetaError
@@ -42,7 +42,7 @@ def _manifest(depot: Depot, cut: Layout | bytes, parameters: dict[str, Record], 
     parsed = cut if isinstance(cut, Layout) else Layout((), b"")
     row = record(depot, text)
     known = replace(parsed, parts=tuple(part for part in parsed.parts if part.name in parameters))
-    digest = checkpoint.whole_digest(row, known, parameters)
+    digest = layout.whole_digest(row, known, parameters)
     return replace(Manifest("test", parsed.size, digest, row, parameters), **changes)  # type: ignore[arg-type]  # fields of Manifest
 
 

@@ -28,7 +28,6 @@ from git_theta.errors import (
     ThetaError,
 )
 from git_theta.formats.base import HEAD_SIZE_BYTES, Span
-from git_theta.layout import Layout
 from git_theta.manifest import MAX_PIECES, Manifest, Piece, Record, Step, is_word
 from git_theta.names import shown
 from git_theta.source import BytesSource, Source
@@ -37,7 +36,7 @@ from git_theta.updates.base import Supplied
 from git_theta.updates.dense import DENSE
 from git_theta.value import HeldValue, SourceValue, digest_of, encode_small, runs, store_value
 
-__all__ = ["Interrupted", "Origin", "keep", "segment", "take", "whole_digest"]
+__all__ = ["Interrupted", "Origin", "keep", "segment", "take"]
 
 SMALL_BYTES = 2**16
 BUNDLE_BYTES = 32 * 2**20
@@ -110,7 +109,7 @@ def take(
     }
     layout_record = Record(OPAQUE, (len(text),), len(text), *kept[-1])
     depot.catalogue.vouch([layout_record, *records.values()])
-    return Manifest(name, source.size, whole_digest(layout_record, layout, records), layout_record, records)
+    return Manifest(name, source.size, layouts.whole_digest(layout_record, layout, records), layout_record, records)
 
 
 def keep(
@@ -128,14 +127,6 @@ def keep(
     """
     kept = _Intake(depot, known, progress).keep(values, origins, stop or threading.Event())
     return [(item.digest, item.steps) for item in kept]
-
-
-def whole_digest(layout_record: Record, layout: Layout, records: Mapping[str, Record]) -> str:
-    """BLAKE3-256 over the layout's digest and those of the parameters in file order: it stands for the file's bytes."""
-    from blake3 import blake3
-
-    named = [part.name for part in layout.parts if part.name is not None]
-    return blake3(bytes.fromhex("".join([layout_record.digest, *(records[name].digest for name in named)]))).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from git_theta.updates import floats
 from git_theta.updates.base import CHUNK_BYTES, Supplied, Update
 from git_theta.updates.dense import DENSE
 from git_theta.updates.floats import FLOATS
-from git_theta.updates.low_rank import DETECTED
 from git_theta.updates.stream import Stream
 from git_theta.value import HeldValue, SourceValue, held, runs
 
@@ -142,6 +141,8 @@ def _candidates(value: SourceValue | HeldValue, origin: _Origin, supplied: Suppl
     ranked = _ranked(updates, windows, changed, limit, value.dtype)
     found = [(update, limit) for update, _ in ranked]
     if origin.depot.settings.detect_low_rank and changed:
+        from git_theta.updates.low_rank import DETECTED
+
         found.insert(0, (DETECTED, min(limit, *(int(size) for _, size in ranked[:1]))))
     return found
 

@@ -7,18 +7,18 @@ skeleton bytes themselves, so a file is rebuilt from its layout and its paramete
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from git_theta import jsontext
 from git_theta.errors import FormatError, ManifestError
 from git_theta.formats.base import MAX_SPANS, Span
 from git_theta.jsontext import MAX_ITEMS
-from git_theta.manifest import MAX_VIEWS
+from git_theta.manifest import MAX_VIEWS, Record
 from git_theta.source import Source
 from git_theta.tensor import MAX_NAME_LENGTH, MAX_SIZE_BYTES, OPAQUE, are_counts, check_shape, is_dtype
 
-__all__ = ["MAX_LAYOUT_BYTES", "Layout", "Part", "build", "cover", "format", "parse"]
+__all__ = ["MAX_LAYOUT_BYTES", "Layout", "Part", "build", "cover", "format", "parse", "whole_digest"]
 
 MAX_LAYOUT_BYTES = 128 * 2**20
 MAX_SKELETON_BYTES = 48 * 2**20
@@ -172,3 +172,11 @@ def _part(name: object, size: object) -> Part:
     if not (name is None or isinstance(name, str)) or type(size) is not int or not 0 <= size <= MAX_SIZE_BYTES:
         raise ManifestError("layout: a part is not a name and a size in bytes")
     return Part(name, size)
+
+
+def whole_digest(layout_record: Record, layout: Layout, records: Mapping[str, Record]) -> str:
+    """BLAKE3-256 over the layout's digest and those of the parameters in file order: it stands for the file's bytes."""
+    from blake3 import blake3
+
+    named = [part.name for part in layout.parts if part.name is not None]
+    return blake3(bytes.fromhex("".join([layout_record.digest, *(records[name].digest for name in named)]))).hexdigest()

@@ -26,6 +26,7 @@ __all__ = [
     "format",
     "format_store",
     "has_conflict_markers",
+    "is_too_long_to_hold",
     "is_word",
     "looks_like",
     "parse",
@@ -37,6 +38,7 @@ VERSION = 1
 ABOUT = "checkpoint kept by git-theta; to get it: pip install git-theta; git theta install; git theta pull"
 MAGIC = b'{"git-theta": '
 MAX_MANIFEST_BYTES = 64 * 2**20
+_HELD_BYTES = 2**20
 MAX_PARAMETERS = 1_000_000
 MAX_STEPS = 16
 MAX_PIECES = 65_536
@@ -121,6 +123,13 @@ def looks_like(content: bytes | bytearray) -> bool:
     Binary content never does: a NUL byte is in no manifest, and in the first bytes of every checkpoint format.
     """
     return b"\0" not in content[:65536] and _OURS.search(content) is not None
+
+
+def is_too_long_to_hold(head: bytearray) -> bool:
+    """Whether content that begins so is not held in memory: what may be a manifest is, as far as one may be long."""
+    if len(head) <= _HELD_BYTES:
+        return False
+    return len(head) > MAX_MANIFEST_BYTES or not (starts_like(head) or looks_like(head))
 
 
 def has_conflict_markers(content: bytes) -> bool:

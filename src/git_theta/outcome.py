@@ -358,5 +358,5 @@ def _manifest(work: _Work, layout: layouts.Layout, records: Mapping[str, Record]
     )
     record = Record(OPAQUE, (len(text),), len(text), digest, steps)
     work.depot.catalogue.vouch([record])
-    whole = checkpoint.whole_digest(record, layout, records)
+    whole = layouts.whole_digest(record, layout, records)
     return Manifest(versions.ours.format, layout.size, whole, record, records)

@@ -6,18 +6,13 @@ A plugin is code that a user installed with pip; nothing in a repository can bri
 import functools
 import logging
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from git_theta.errors import ConfigError, ManifestError
 from git_theta.formats.base import Format
 from git_theta.names import shown
 from git_theta.updates.base import Update
-from git_theta.updates.cast import CAST
-from git_theta.updates.delta import DELTA
-from git_theta.updates.dense import DENSE
-from git_theta.updates.ia3 import IA3
-from git_theta.updates.low_rank import LOW_RANK
-from git_theta.updates.sparse import SPARSE
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -51,7 +46,7 @@ def formats() -> Iterator[Format]:
 
 def update(name: str) -> Update:
     """The update of this name; raises ManifestError where none is installed."""
-    found = _BUILT_IN_UPDATES.get(name) or cast("Update | None", _load(UPDATES_GROUP, name))
+    found = _built_in_update(name) or cast("Update | None", _load(UPDATES_GROUP, name))
     if found is None:
         raise ManifestError(f"update '{name}' is not installed; update git-theta or install the package that brings it")
     return found
@@ -109,9 +104,16 @@ def _built_in_merges() -> "Mapping[str, Merge]":
     }
 
 
-_BUILT_IN_UPDATES: Mapping[str, Update] = {
-    update.name: update for update in (DENSE, DELTA, SPARSE, CAST, LOW_RANK, IA3)
-}
+@functools.cache
+def _built_in_update(name: str) -> Update | None:
+    """Only the one that is asked for is imported: most checkouts need two of them."""
+    if name not in _BUILT_IN_UPDATES:
+        return None
+    word = name.replace("-", "_")
+    return cast(Update, getattr(import_module(f"git_theta.updates.{word}"), word.upper()))
+
+
+_BUILT_IN_UPDATES = frozenset({"dense", "delta", "sparse", "cast", "low-rank", "ia3"})
 
 
 @functools.cache

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from git_theta import layout as layouts
 from git_theta import value
-from git_theta.checkpoint import whole_digest
 from git_theta.depot import Depot
 from git_theta.errors import DamagedObjectError, ManifestError, MissingObjectError, ThetaError
 from git_theta.layout import MAX_LAYOUT_BYTES, Layout
@@ -60,7 +59,7 @@ def read_layout(manifest: Manifest, depot: Depot) -> Layout:
     named = {part.name: part.size for part in layout.parts if part.name is not None}
     if layout.size != manifest.size or named != {name: row.size for name, row in manifest.parameters.items()}:
         raise ManifestError("its layout does not place its parameters, or is not of its size")
-    if whole_digest(manifest.layout, layout, manifest.parameters) != manifest.digest:
+    if layouts.whole_digest(manifest.layout, layout, manifest.parameters) != manifest.digest:
         raise ManifestError("its digest is not that of its layout and parameters")
     return layout
 

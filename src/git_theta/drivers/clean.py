@@ -27,9 +27,8 @@ from git_theta.neighbours import Neighbours
 from git_theta.overrides import Overrides, attribute_files
 from git_theta.source import BytesSource, FileSource, Source
 
-__all__ = ["Cleaner", "is_too_long_to_hold"]
+__all__ = ["Cleaner"]
 
-_HELD_BYTES = 2**20
 _BLOCK_BYTES = 2**20
 
 
@@ -55,7 +54,7 @@ class Cleaner:
         head = bytearray()
         for packet in packets:
             head += packet
-            if is_too_long_to_hold(head):
+            if manifest.is_too_long_to_hold(head):
                 return self._clean_stream(path, bytes(head), packets)
         return self._clean_held(path, bytes(head))
 
@@ -145,13 +144,6 @@ class Cleaner:
         oids = [oid for oid in (rows.get(name), head) if oid]
         blobs = self._repository.blobs(oids, MAX_MANIFEST_BYTES)
         return _Known(list(blobs.values()), rows.keys() & files)
-
-
-def is_too_long_to_hold(head: bytearray) -> bool:
-    """Whether content that begins so is not held in memory: what may be a manifest is, as far as one may be long."""
-    if len(head) <= _HELD_BYTES:
-        return False
-    return len(head) > MAX_MANIFEST_BYTES or not (manifest.starts_like(head) or manifest.looks_like(head))
 
 
 def _parsed(texts: Iterable[bytes]) -> dict[bytes, Manifest]:

@@ -7,8 +7,8 @@ Source: gitattributes(5), "Long Running Filter Process". The content of a reques
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -27,11 +27,36 @@ __all__ = ["main"]
 _CAPABILITIES = ("clean", "smudge", "delay")
 
 
-@dataclass(frozen=True, slots=True)
 class _Session:
-    theta_dir: Path
-    cleaner: "Cleaner"
-    smudger: "Smudger"
+    """One repository; what cleans and what smudges is imported when it is first asked for, for it takes a while."""
+
+    def __init__(self, repository: "Repository", environ: Mapping[str, str]) -> None:
+        from git_theta.config import SECTIONS, read_settings
+        from git_theta.depot import open_depot
+
+        self._repository = repository
+        self._config = repository.config(*SECTIONS)
+        self._environ = environ
+        self._settings = read_settings(self._config, environ)
+        self._depot = open_depot(repository.theta_dir, self._settings)
+
+    @property
+    def theta_dir(self) -> Path:
+        return self._repository.theta_dir
+
+    @cached_property
+    def cleaner(self) -> "Cleaner":
+        from git_theta.drivers.clean import Cleaner
+        from git_theta.overrides import Overrides
+
+        overrides = Overrides(self._repository, self._settings, self._config, self._environ)
+        return Cleaner(self._repository, self._depot, overrides)
+
+    @cached_property
+    def smudger(self) -> "Smudger":
+        from git_theta.drivers.smudge import Smudger
+
+        return Smudger(self._repository, self._depot)
 
 
 def main() -> int:
@@ -90,20 +115,11 @@ def _request(reader: PacketReader) -> dict[str, str] | None:
 
 
 def _open_session() -> _Session:
-    from git_theta.config import SECTIONS, read_settings
-    from git_theta.depot import open_depot
-    from git_theta.drivers.clean import Cleaner
-    from git_theta.drivers.smudge import Smudger
     from git_theta.git import discover
-    from git_theta.overrides import Overrides
 
     repository = discover()
     _add_hook(repository)
-    config = repository.config(*SECTIONS)
-    settings = read_settings(config, os.environ)
-    depot = open_depot(repository.theta_dir, settings)
-    overrides = Overrides(repository, settings, config, os.environ)
-    return _Session(repository.theta_dir, Cleaner(repository, depot, overrides), Smudger(repository, depot))
+    return _Session(repository, os.environ)
 
 
 def _add_hook(repository: "Repository") -> None:

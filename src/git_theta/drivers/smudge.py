@@ -10,9 +10,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from git_theta import manifest, rebuild, transfer, worktree
+from git_theta import manifest, rebuild, worktree
 from git_theta.depot import Depot, spooled
-from git_theta.drivers.clean import is_too_long_to_hold
 from git_theta.drivers.meter import Meter
 from git_theta.errors import ManifestError, ThetaError
 from git_theta.git import Repository
@@ -46,7 +45,7 @@ class Smudger:
         head = bytearray()
         for packet in packets:
             head += packet
-            if is_too_long_to_hold(head):
+            if manifest.is_too_long_to_hold(head):
                 return self._pass_through(bytes(head), packets)
         text, found = bytes(head), None
         if not text and path in self._delayed:
@@ -116,7 +115,11 @@ class Smudger:
         for found in manifests:
             if found.size <= self._depot.settings.smudge_limit:
                 objects |= found.objects()
-        if not self._depot.store.missing(objects) or not transfer.remotes(self._repository):
+        if not self._depot.store.missing(objects):
+            return
+        from git_theta import transfer
+
+        if not transfer.remotes(self._repository):
             return
         threading.Thread(target=_import_early, daemon=True).start()
         try:
