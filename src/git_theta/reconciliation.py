@@ -77,6 +77,8 @@ class _Files:
             if path not in self._files:
                 try:
                     self._files[path] = self._open.enter_context(tensorfile.opened(Path(path)))
+                except InputError as error:
+                    raise InputError(f"{shown_path(path)}: {error}") from error
                 except OSError as error:
                     raise InputError(
                         f"{shown_path(path)}: {error.strerror}; name the file that the strategy reads"

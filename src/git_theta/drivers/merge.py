@@ -57,26 +57,29 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _merge(base: str, ours: str, theirs: str, path: str) -> int:
-    from git_theta import manifest, reconciliation
+    from git_theta import manifest, reconciliation, rulebook
     from git_theta.config import SECTIONS, read_settings
     from git_theta.depot import open_depot
     from git_theta.drivers.meter import Meter
     from git_theta.git import discover
+    from git_theta.merges.arrays import torch_backend
     from git_theta.outcome import Versions
-    from git_theta.rules import Rules
 
     repository = discover()
-    settings = read_settings(repository.config(*SECTIONS), os.environ)
+    config = repository.config(*SECTIONS)
+    settings = read_settings(config, os.environ)
+    name = os.fsencode(path)
+    rules = rulebook.read(repository, [name], config, os.environ)[name]
+    backend = torch_backend(settings.merge_device) if settings.merge_device else None
     depot = open_depot(repository.theta_dir, settings)
     with closing(depot.catalogue):
         mine, other = (_read(Path(place), depot) for place in (ours, theirs))
         if mine is None or other is None:
             raise InputError("one side is an empty file")
         versions = Versions(_read(Path(base), depot), mine, other)
-        merger = reconciliation.Merger(repository, depot)
+        merger = reconciliation.Merger(repository, depot, backend)
         with Meter(shown_path(path), versions.ours.size) as meter:
-            made = merger.merge(versions, Rules(), meter.add)
-    name = os.fsencode(path)
+            made = merger.merge(versions, rules, meter.add)
     if made.conflicts:
         reconciliation.write_report(repository, name, versions, made)
         for line in reconciliation.remedies(name, made):

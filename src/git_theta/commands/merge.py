@@ -1,0 +1,157 @@
+"""`git theta merge`: a merge with a strategy of its own, a look at what a merge would do, or of several branches."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from git_theta import git
+from git_theta.commands import merging, output
+from git_theta.commands.place import Place, open_place
+from git_theta.errors import InputError
+from git_theta.names import shown, shown_path
+
+if TYPE_CHECKING:
+    from git_theta.joining import File
+    from git_theta.rules import Rule
+    from git_theta.threeway import Decision, Plan
+
+__all__ = ["command"]
+
+_MOST_LISTED = 20
+
+
+@click.command(short_help="Merge branches, with a strategy for this one merge.")
+@click.option("--strategy", "-s", metavar="NAME", help="How floats that both sides changed are merged; see strategies.")
+@click.option("--set", "assignments", multiple=True, metavar="OPTION=VALUE", help="An option of the strategy.")
+@click.option("--file", "files", multiple=True, metavar="NAME=PATH[,PATH]", help="The files that the strategy reads.")
+@click.option("--param", "-p", "patterns", multiple=True, metavar="GLOB", help="The strategy is for these parameters.")
+@click.option("--plan", "-n", "only_plan", is_flag=True, help="Say what would happen, and touch nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --plan: print JSON.")
+@click.option("--message", "-m", metavar="TEXT", help="The message of the merge commit.")
+@click.argument("branch", nargs=-1, required=True)
+def command(
+    strategy: str | None,
+    assignments: tuple[str, ...],
+    files: tuple[str, ...],
+    patterns: tuple[str, ...],
+    only_plan: bool,
+    as_json: bool,
+    message: str | None,
+    branch: tuple[str, ...],
+) -> int:
+    """Merge BRANCH as `git merge` does, with a --strategy for this merge only; or several, each with the same say.
+
+    The merge commit's message says by which strategies, with which options, the models were merged. Without --strategy
+    the rules of the repository hold: see "Merging" in the documentation.
+    """
+    if strategy is None and (assignments or files or patterns):
+        raise click.UsageError("--set, --file and --param need a --strategy.")
+    place = open_place()
+    place.repository.top()
+    chosen = _rules(place, strategy, assignments, files, patterns)
+    from git_theta import joining
+
+    joined = joining.branches(place.repository, branch)
+    if len(joined.others) > 1:
+        raise InputError("several branches at once cannot be merged yet; merge one after the other")
+    found = list(joining.files(place.repository, joined, joined.others[0]))
+    plans = _plans(place, found, chosen)
+    if only_plan:
+        return _print_plan(plans, as_json=as_json)
+    return _merge(place, branch[0], chosen, plans, message)
+
+
+def _rules(
+    place: Place, strategy: str | None, assignments: Sequence[str], files: Sequence[str], patterns: Sequence[str]
+) -> tuple["Rule", ...]:
+    """The rules of this one merge."""
+    from git_theta.rules import Rule
+
+    if strategy is None:
+        return ()
+    options = merging.assignments(assignments)
+    paths = {
+        name: tuple(str(place.cwd / path) for path in str(value).split(","))
+        for name, value in merging.assignments(files).items()
+    }
+    return tuple(Rule(pattern, strategy, options, files=paths) for pattern in patterns or ("*",))
+
+
+def _plans(place: Place, found: Sequence["File"], chosen: Sequence["Rule"]) -> list[tuple["File", "Plan"]]:
+    """What would become of each file; raises ConfigError for a rule of this merge that matches nothing anywhere."""
+    from git_theta import threeway
+    from git_theta.rules import Rules
+
+    rules = merging.rules(place, [file.path for file in found]) if found else {}
+    names: set[str] = set()
+    made = []
+    for file in found:
+        versions = file.versions
+        names.update(versions.ours.parameters, versions.theirs.parameters)
+        ordered = Rules((*chosen, *rules[file.path].rules))
+        made.append((file, threeway.plan(versions.base, versions.ours, versions.theirs, ordered)))
+    if found:
+        Rules(tuple(chosen)).check_used(names)
+    return made
+
+
+def _print_plan(plans: Sequence[tuple["File", "Plan"]], *, as_json: bool) -> int:
+    """Say what would happen; the exit code says whether there would be conflicts."""
+    from git_theta import reconciliation
+
+    if as_json:
+        rows = [
+            {"path": os.fsdecode(file.path), "decisions": reconciliation.rows(plan.decisions)} for file, plan in plans
+        ]
+        output.print_json({"files": rows})
+    elif not plans:
+        print("no checkpoint was changed on both sides: Git takes the changes of each side as they are")
+    for file, plan in () if as_json else plans:
+        counts = _counts(plan)
+        print(f"{shown_path(file.path)}: {', '.join(counts) if counts else 'nothing to do'}")
+        table = [
+            (shown(one.name), one.action.value, one.strategy or one.reason or one.case.value) for one in _notable(plan)
+        ]
+        output.print_table(("", "", ""), table[:_MOST_LISTED])
+        if len(table) > _MOST_LISTED:
+            print(f"... and {len(table) - _MOST_LISTED:,} more; for all of them: --json")
+    return 1 if any(plan.conflicts for _, plan in plans) else 0
+
+
+def _counts(plan: "Plan") -> list[str]:
+    counts: dict[str, int] = {}
+    for one in plan.decisions:
+        if one.case.value != "unchanged":
+            what = f"merged by {one.strategy}" if one.strategy else one.action.value
+            counts[what] = counts.get(what, 0) + 1
+    return [f"{number:,} {what}" for what, number in sorted(counts.items())]
+
+
+def _notable(plan: "Plan") -> list["Decision"]:
+    """The decisions about what a side changed, conflicts first."""
+    changed = [one for one in plan.decisions if one.case.value != "unchanged"]
+    return sorted(changed, key=lambda one: not one.reason)
+
+
+def _merge(
+    place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[tuple["File", "Plan"]], message: str | None
+) -> int:
+    """Have Git merge, and say in the message how the models were merged; Git's exit code."""
+    from git_theta import joining, rulebook
+
+    environ = {rulebook.RULES_VARIABLE: rulebook.format_environment(chosen)} if chosen else {}
+    if not plans:
+        return git.run_attached(["merge", *(["-m", message] if message else []), branch], cwd=place.cwd)
+    said = ["-m", message] if message else []
+    code = git.run_attached(["merge", "--no-ff", "--no-commit", *said, branch], cwd=place.cwd, environ=environ)
+    note = place.repository.git_dir / "MERGE_MSG"
+    if not (place.repository.git_dir / "MERGE_HEAD").exists() or not note.exists():
+        return code
+    lines = joining.trailers([(file.path, file.versions, plan.merged) for file, plan in plans])
+    options = [word for line in lines for word in ("--trailer", line)]
+    place.repository.git("interpret-trailers", "--in-place", "--if-exists", "addIfDifferent", *options, str(note))
+    if code:
+        return code
+    return git.run_attached(["commit", "--quiet", "--no-edit", "--cleanup", "strip"], cwd=place.cwd)

@@ -1,0 +1,183 @@
+"""`git theta resolve`: settle what a merge left undecided, parameter by parameter or by pattern."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from glob import escape
+from typing import TYPE_CHECKING
+
+import click
+
+from git_theta.commands import merging, output
+from git_theta.commands.place import Place, open_place
+from git_theta.errors import ThetaError
+from git_theta.names import shown, shown_path
+
+if TYPE_CHECKING:
+    from git_theta.outcome import Outcome
+    from git_theta.reconciliation import Merger
+    from git_theta.rules import Rule
+    from git_theta.settlement import Conflict
+    from git_theta.threeway import Decision
+
+__all__ = ["command"]
+
+
+@click.command(short_help="Settle what a merge left undecided in a checkpoint.")
+@click.option("--list", "-l", "listed", is_flag=True, help="Say what is undecided, and change nothing.")
+@click.option("--param", "-p", "patterns", multiple=True, metavar="GLOB", help="The parameters to decide about; all.")
+@click.option(
+    "--strategy", "-s", metavar="NAME", help="How: ours, theirs, base, average, ...; see git theta strategies."
+)
+@click.option("--set", "assignments", multiple=True, metavar="OPTION=VALUE", help="An option of the strategy.")
+@click.option("--added", is_flag=True, help="Merge what both sides added under one name, too.")
+@click.option(
+    "--grown", is_flag=True, help="Where a side added rows, merge those that both have, and keep the new ones."
+)
+@click.option("--interactive", "-i", is_flag=True, help="Ask about each parameter.")
+@click.option("--continue", "finish", is_flag=True, help="Stage the file, in which nothing may be undecided any more.")
+@click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
+@click.argument("path", type=click.Path())
+def command(
+    listed: bool,
+    patterns: tuple[str, ...],
+    strategy: str | None,
+    assignments: tuple[str, ...],
+    added: bool,
+    grown: bool,
+    interactive: bool,
+    finish: bool,
+    as_json: bool,
+    path: str,
+) -> int:
+    """Settle what a merge left undecided in the checkpoint at PATH, which is in conflict.
+
+    Choices come before the rules of the merge, the last one first, and are kept until all are made. The file in the
+    worktree follows each choice; once nothing is undecided it is staged, and `git commit` or `git rebase --continue`
+    goes on. "~skeleton" is the name of what the file says beside its parameters.
+    """
+    if strategy is None and (patterns or assignments or added or grown):
+        raise click.UsageError("--param, --set, --added and --grown need a --strategy.")
+    options = merging.assignments(assignments)
+    place = open_place()
+    try:
+        with _session(place, path) as session:
+            if strategy is not None:
+                session = session.choose(
+                    [
+                        merging.rule(pattern, strategy, options, added=added, grown=grown)
+                        for pattern in patterns or ("*",)
+                    ]
+                )
+            elif interactive:
+                session = _ask(session)
+            if listed or (strategy is None and not interactive and not finish):
+                return session.print_list(as_json=as_json)
+            return session.finish(must=finish)
+    except ThetaError as error:
+        raise type(error)(f"{shown_path(path)}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A conflict that is being settled, and what the merge gives by the choices made so far."""
+
+    path: str
+    merger: "Merger"
+    conflict: "Conflict"
+    made: "Outcome"
+
+    def choose(self, rules: Sequence["Rule"]) -> "_Session":
+        """Keep these choices, and merge by them."""
+        from git_theta import settlement
+
+        conflict = self.conflict
+        for rule in rules:
+            conflict = settlement.choose(self.merger.repository, conflict, rule)
+        with output.progress(conflict.versions.ours.size) as begin:
+            made = settlement.settle(self.merger, conflict, self.made.manifest, begin(f"merging {self.path}"))
+        return replace(self, conflict=conflict, made=made)
+
+    def print_list(self, *, as_json: bool) -> int:
+        """Say what is undecided; the exit code."""
+        conflicts = self.made.conflicts
+        if as_json:
+            rows = [{"parameter": one.name, "case": one.case.value, "reason": one.reason} for one in conflicts]
+            output.print_json({"path": self.path, "conflicts": rows})
+        elif conflicts:
+            print(f"{output.count(len(conflicts), 'conflict')} in {shown_path(self.path)}:")
+            output.print_table(("parameter", "why"), [(shown(one.name), one.reason) for one in conflicts])
+        else:
+            print(f"nothing is undecided in {shown_path(self.path)}; to stage it: git theta resolve --continue PATH")
+        return 1 if conflicts else 0
+
+    def finish(self, *, must: bool) -> int:
+        """Stage the file if all is decided, and say what is left otherwise; the exit code."""
+        from git_theta import settlement
+
+        conflicts = self.made.conflicts
+        if not conflicts:
+            settlement.stage(self.merger, self.conflict, self.made)
+            print(f"{shown_path(self.path)}: nothing is undecided any more; staged")
+            return 0
+        print(f"{shown_path(self.path)}: {output.count(len(conflicts), 'conflict')} left; to see them: --list")
+        return 1 if must else 0
+
+
+@contextmanager
+def _session(place: Place, path: str) -> Iterator[_Session]:
+    from git_theta import settlement
+
+    with merging.merger(place) as merger:
+        name = place.repository.path_of(path, place.cwd)
+        conflict = settlement.find(place.repository, name, merging.rules(place, [name])[name])
+        with output.progress(conflict.versions.ours.size) as begin:
+            made = merger.merge(conflict.versions, conflict.all_rules, begin(f"merging {shown_path(path)}"))
+        yield _Session(path, merger, conflict, made)
+
+
+_ANSWERS = (
+    "o: ours, t: theirs, b: base, a: average, s: skip it, q: stop asking; with a pattern for more of them: o layers.*"
+)
+_STRATEGIES = {"o": "ours", "t": "theirs", "b": "base", "a": "average"}
+
+
+def _ask(session: _Session) -> _Session:
+    """Ask about each conflict, and merge by the answers."""
+    rules: list[Rule] = []
+    print(_ANSWERS)
+    for one in session.made.conflicts:
+        if any(rule.matches(one.name) for rule in rules):
+            continue
+        print(f"\n{shown(one.name)}: {one.reason}")
+        for line in _facts(session, one):
+            print(f"  {line}")
+        answer = _answer()
+        if answer is None:
+            break
+        letter, _, pattern = answer.partition(" ")
+        if letter in _STRATEGIES:
+            rules.append(merging.rule(pattern.strip() or escape(one.name), _STRATEGIES[letter], {}, added=True))
+    return session.choose(rules) if rules else session
+
+
+def _facts(session: _Session, one: "Decision") -> list[str]:
+    """What each version has, and how far the sides went from the base."""
+    from git_theta import settlement
+
+    lines = []
+    for side, record, norm in settlement.facts(session.conflict, one, session.merger.depot):
+        moved = "" if norm is None else f", |change| {norm:.3g}"
+        lines.append(f"{side:<7}{record.dtype} {list(record.shape)}{moved}")
+    return lines
+
+
+def _answer() -> str | None:
+    """What the user wants; None to stop."""
+    while True:
+        given = str(click.prompt("take", default="s")).strip()
+        if given == "q":
+            return None
+        if given.partition(" ")[0] in (*_STRATEGIES, "s"):
+            return given
+        print(_ANSWERS)

@@ -1,0 +1,199 @@
+"""Settling a conflict: what a merge left undecided about a file is merged again, by choices that the user made.
+
+The three versions stand in the index as long as the path is in conflict (git-read-tree(1), "3-way merge"), so a file's
+merge can be done again at any time. The choices are kept below `<git dir>/theta/merge` until all are made.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from git_theta import manifest, rebuild, reconciliation, rulebook, staging, tracked, value, worktree
+from git_theta.depot import Depot
+from git_theta.errors import ChangedError, ConfigError, DataError, InputError
+from git_theta.git import IndexEntry, Repository
+from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Record
+from git_theta.merges.arrays import KINDS, decode
+from git_theta.merges.base import FLOAT
+from git_theta.names import shown
+from git_theta.outcome import Outcome, Versions
+from git_theta.reconciliation import Merger
+from git_theta.rules import SKELETON, Rule, Rules
+from git_theta.source import FileSource
+from git_theta.staging import Change
+from git_theta.tensor import DTYPES
+from git_theta.threeway import Decision
+from git_theta.updates.stream import Stream
+from git_theta.worktree import Presence
+
+__all__ = ["Conflict", "choose", "facts", "find", "settle", "stage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A path in conflict: its versions, the oids of their manifests, and the rules that hold, the choices first."""
+
+    path: bytes
+    mode: str
+    oids: tuple[str, ...]
+    versions: Versions
+    choices: tuple[Rule, ...]
+    rules: Rules
+
+    @property
+    def all_rules(self) -> Rules:
+        return Rules((*self.choices, *self.rules.rules))
+
+
+def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
+    """The conflict at a path; raises InputError where there is none, or none that can be settled by parameters."""
+    stages = repository.stages(path)
+    if not stages:
+        raise InputError("it is not in conflict")
+    if not {2, 3} <= stages.keys():
+        raise InputError("one side deleted it; to keep it: git add PATH; to delete it, too: git rm PATH")
+    blobs = repository.blobs([entry.oid for entry in stages.values()], MAX_MANIFEST_BYTES)
+    found = {stage: _read(blobs.get(entry.oid)) for stage, entry in stages.items()}
+    ours, theirs = found[2], found[3]
+    if ours is None or theirs is None:
+        raise InputError("one side is no manifest; take one: git checkout --ours (or --theirs) -- PATH")
+    oids = tuple(stages[stage].oid for stage in sorted(stages))
+    choices = _load(_place(repository, path), oids)
+    return Conflict(path, stages[2].mode, oids, Versions(found.get(1), ours, theirs), choices, rules)
+
+
+def _read(blob: bytes | None) -> Manifest | None:
+    return None if blob is None else tracked.read(blob)[1]
+
+
+def _place(repository: Repository, path: bytes) -> Path:
+    return reconciliation.report_place(repository, path).with_suffix(".choices")
+
+
+def _load(place: Path, oids: Sequence[str]) -> tuple[Rule, ...]:
+    """The choices made so far; none where they were made about other versions, or cannot be read."""
+    with suppress(OSError, ValueError, ConfigError):
+        document = json.loads(place.read_bytes())
+        if document["oids"] == list(oids):
+            return tuple(rulebook.parse_environment(document["rules"]))
+    return ()
+
+
+def choose(repository: Repository, conflict: Conflict, rule: Rule) -> Conflict:
+    """The conflict with one more choice, which comes before those that were made earlier, and is kept.
+
+    Raises ConfigError where it matches no parameter.
+    """
+    sides = [conflict.versions.base, conflict.versions.ours, conflict.versions.theirs]
+    names = {name for side in sides if side is not None for name in side.parameters}
+    Rules((rule,)).check_used([*names, SKELETON])
+    made = replace(conflict, choices=(rule, *conflict.choices))
+    place = _place(repository, conflict.path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    document = {"oids": list(conflict.oids), "rules": rulebook.format_environment(made.choices)}
+    temporary = place.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(document), encoding="utf-8")
+    temporary.replace(place)
+    return made
+
+
+def settle(
+    merger: Merger,
+    conflict: Conflict,
+    before: Manifest,
+    progress: Callable[[int], None] = lambda size_bytes: None,
+) -> Outcome:
+    """Merge by the choices, and put the result into the worktree, where `before` is what the merge left there.
+
+    Raises ChangedError where something else lies there, with nothing written.
+    """
+    place = worktree.locate(merger.repository, conflict.path)
+    seen = worktree.stamp(place)
+    made = merger.merge(conflict.versions, conflict.all_rules, progress)
+    _check_left(merger, place, before)
+    if made.manifest != before or worktree.look(place) is Presence.MISSING:
+        if worktree.look(place) is Presence.MANIFEST:
+            _write_text(merger, place, manifest.format(made.manifest), conflict.mode)
+        else:
+            worktree.put(made.manifest, place, merger.depot, seen=seen, executable=conflict.mode == "100755")
+    reconciliation.write_report(merger.repository, conflict.path, conflict.versions, made)
+    return made
+
+
+def _write_text(merger: Merger, place: Path, text: bytes, mode: str) -> None:
+    folder = merger.depot.store.root / "tmp"
+    with (
+        worktree.replacing(place, worktree.file_mode(mode == "100755"), folder) as fd,
+        os.fdopen(fd, "wb", closefd=False) as file,
+    ):
+        file.write(text)
+
+
+def _check_left(merger: Merger, place: Path, before: Manifest) -> None:
+    """Raise ChangedError unless the file is gone, or is what the merge left."""
+    left = (
+        "it is not what the merge left there; to keep it as it is: git add PATH; to begin anew: git checkout -m -- PATH"
+    )
+    match worktree.look(place):
+        case Presence.MISSING:
+            return
+        case Presence.MANIFEST:
+            if _read(place.read_bytes()) != before:
+                raise ChangedError(left)
+        case _:
+            fd = os.open(place, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            try:
+                if not rebuild.holds(FileSource(fd, shown(place.name)), before, merger.depot):
+                    raise ChangedError(left)
+            finally:
+                os.close(fd)
+
+
+def stage(merger: Merger, conflict: Conflict, made: Outcome) -> None:
+    """Stage a result that has no conflicts, and forget the choices."""
+    place = worktree.locate(merger.repository, conflict.path)
+    _check_left(merger, place, made.manifest)
+    status = place.lstat() if place.exists() else None
+    entry = IndexEntry(conflict.path, conflict.mode, "")
+    staging.stage(merger.repository, [Change(entry, manifest.format(made.manifest), status)])
+    _place(merger.repository, conflict.path).unlink(missing_ok=True)
+    reconciliation.report_place(merger.repository, conflict.path).unlink(missing_ok=True)
+
+
+def facts(conflict: Conflict, one: Decision, depot: Depot) -> Iterator[tuple[str, Record, float | None]]:
+    """What each version has of a parameter, and the Euclidean length of a side's change, where there is such."""
+    versions = conflict.versions
+    rows = (
+        ("base", versions.base, one.base),
+        ("ours", versions.ours, one.ours),
+        ("theirs", versions.theirs, one.theirs),
+    )
+    found = {side: version.parameters[name] for side, version, name in rows if version is not None and name is not None}
+    base = found.get("base")
+    for side, record in found.items():
+        yield side, record, None if base is None or side == "base" else _distance(base, record, depot)
+
+
+def _distance(base: Record, side: Record, depot: Depot) -> float | None:
+    """How far two values of floats are apart; None for others, and where one of them is not on this machine."""
+    import numpy as np
+
+    kinds = {KINDS.get(base.dtype), KINDS.get(side.dtype)}
+    if kinds != {FLOAT} or base.shape != side.shape:
+        return None
+    total = 0.0
+    step = 2**20
+    try:
+        streams = [Stream(one.dtype, one.shape, one.size, value.runs(one, depot.store)) for one in (base, side)]
+        for start in range(0, side.size, step * DTYPES[side.dtype].word):
+            count = min(step, side.size // DTYPES[side.dtype].word - start // DTYPES[side.dtype].word)
+            old, new = (decode(one.take(count * DTYPES[one.dtype].word), one.dtype, wide=True) for one in streams)
+            with np.errstate(all="ignore"):
+                total += float(np.square(new - old).sum())
+    except DataError:
+        return None
+    return math.sqrt(total) if math.isfinite(total) else total

@@ -1,0 +1,125 @@
+"""`git theta merge`: a look ahead, a strategy for one merge, and a message that says how the models were merged."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.git.test_merge import LARGE, MERGED, NAME, OURS, THEIRS, arrays, branched, content
+from tests.repositories import Repo
+
+
+@pytest.fixture
+def diverged(repo: Repo) -> Repo:
+    return branched(repo, content(), OURS, THEIRS)
+
+
+def message(repo: Repo) -> str:
+    return repo.git("log", "-1", "--format=%B")
+
+
+def test_a_strategy_for_one_merge(diverged: Repo) -> None:
+    done = diverged.run_theta("merge", "other", "--strategy", "task-arithmetic", "--set", "lambda=0.5")
+    assert done.code == 0, done
+    wanted = LARGE + np.float32(0.5) * (((LARGE + 1) - LARGE) + ((LARGE + 4) - LARGE))
+    assert np.allclose(arrays(diverged)["a.weight"], wanted, rtol=0, atol=1e-6)
+    said = message(diverged)
+    assert said.startswith("Merge branch 'other'\n")
+    assert "\nTheta-Strategy: task-arithmetic lambda=0.5 (1 parameters)\n" in said
+    assert f"\nTheta-Merged: {NAME} base=" in said
+    assert diverged.git("log", "-1", "--format=%P").count(" ") == 1
+    assert diverged.git("status", "--porcelain") == ""
+
+
+def test_the_rules_of_the_repository(diverged: Repo) -> None:
+    diverged.git("config", "theta.merge.strategy", "theirs")
+    assert diverged.run_theta("merge", "other", "-m", "ours is old").code == 0
+    assert arrays(diverged)["a.weight"].tobytes() == (LARGE + 4).tobytes()
+    assert message(diverged).startswith("ours is old\n")
+
+
+def test_a_strategy_for_some_parameters(diverged: Repo) -> None:
+    assert diverged.run_theta("merge", "other", "--strategy", "ours", "--param", "a.*").code == 0
+    assert arrays(diverged)["a.weight"].tobytes() == (LARGE + 1).tobytes()
+
+
+def test_a_look_ahead_touches_nothing(diverged: Repo) -> None:
+    objects = diverged.objects()
+    said = diverged.ok("merge", "--plan", "other")
+    assert said.startswith(f"{NAME}: 1 merged by average, 1 ours, 1 theirs\n")
+    document = json.loads(diverged.ok("merge", "--plan", "--json", "other", "--strategy", "ties"))
+    [file] = document["files"]
+    assert [(row["parameter"], row["action"]) for row in file["decisions"]] == [
+        ("a.weight", "merge"),
+        ("b.weight", "ours"),
+        ("c.weight", "theirs"),
+    ]
+    assert file["decisions"][0]["strategy"] == "ties"
+    assert file["decisions"][0]["options"]["density"] == 0.2
+    assert diverged.objects() == objects
+    assert diverged.git("status", "--porcelain") == ""
+
+
+def test_a_look_ahead_at_conflicts(repo: Repo) -> None:
+    branched(repo, content(), content(n=np.array([9, 2, 3])), content(n=np.array([1, 2], "<i8")))
+    done = repo.theta("merge", "--plan", "other")
+    assert done.code == 1
+    assert "1 conflict" in done.out
+    assert "and its shape" in done.out
+
+
+def test_what_only_one_side_changed_is_gits_own_affair(diverged: Repo) -> None:
+    diverged.git("checkout", "--quiet", "main~1")
+    assert diverged.ok("merge", "--plan", "other").startswith("no checkpoint was changed on both sides")
+    assert diverged.run_theta("merge", "other").code == 0
+    assert diverged.git("rev-parse", "HEAD") == diverged.git("rev-parse", "other")
+
+
+def test_a_conflict_is_left_to_be_settled_and_the_message_tells_all_the_same(repo: Repo) -> None:
+    branched(
+        repo,
+        content(),
+        content(n=np.array([9, 2, 3]), a__weight=LARGE + 1),
+        content(n=np.array([8, 2, 3]), a__weight=LARGE + 4),
+    )
+    done = repo.run_theta("merge", "other")
+    assert done.code == 1
+    assert "git theta resolve" in done.err
+    repo.ok("resolve", NAME, "--param", "n", "--strategy", "ours")
+    repo.git("commit", "--quiet", "--no-edit")
+    assert "Theta-Strategy: average" in message(repo)
+    assert repo.git("log", "-1", "--format=%P").count(" ") == 1
+
+
+def test_further_files(diverged: Repo, tmp_path: Path) -> None:
+    fisher = tmp_path / "fisher"
+    fisher.mkdir()
+    for side, weight in (("ours", 3.0), ("theirs", 1.0)):
+        (fisher / f"{side}.safetensors").write_bytes(content(a__weight=np.full_like(LARGE, weight)))
+    paths = ",".join(str(fisher / f"{side}.safetensors") for side in ("ours", "theirs"))
+    done = diverged.run_theta("merge", "other", "--strategy", "fisher", "--file", f"fisher={paths}")
+    assert done.code == 0, done
+    wanted = ((LARGE + 1) * 3 + (LARGE + 4)) / 4
+    assert np.allclose(arrays(diverged)["a.weight"], wanted, rtol=0, atol=1e-5)
+
+
+def test_what_cannot_be_done(diverged: Repo) -> None:
+    assert "there is no merge strategy 'tiess'" in diverged.fails(3, "merge", "other", "--strategy", "tiess")
+    assert "there is no option 'densty'" in diverged.fails(3, "merge", "other", "-s", "ties", "--set", "densty=1")
+    assert "density" in diverged.fails(3, "merge", "other", "-s", "ties", "--set", "density=7")
+    assert "matches no parameter" in diverged.fails(3, "merge", "other", "-s", "ties", "--param", "zzz")
+    assert "nowhere: no such branch" in diverged.fails(3, "merge", "nowhere")
+    assert "there is no file 'x'" in diverged.fails(3, "merge", "other", "-s", "ties", "--file", "x=y")
+    assert diverged.theta("merge", "other", "--set", "density=1").code == 2
+    done = diverged.run_theta("merge", "other", "-s", "fisher", "--file", "fisher=gone.safetensors,gone.safetensors")
+    assert done.code == 1
+    assert "not merged, ours is kept: " in done.err
+    assert "gone.safetensors" in done.err
+    assert diverged.read(NAME) == OURS
+    diverged.git("merge", "--abort")
+
+
+def test_without_a_strategy_it_is_git_merge(diverged: Repo) -> None:
+    assert diverged.run_theta("merge", "other").code == 0
+    assert diverged.read(NAME) == MERGED

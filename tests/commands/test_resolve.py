@@ -1,0 +1,116 @@
+"""`git theta resolve`: what a merge left undecided is settled by parameter, by pattern, or by hand."""
+
+import json
+
+import pytest
+import safetensors.numpy
+
+from tests.git.test_merge import LARGE, MEAN, MINE_N, NAME, THEIR_N, arrays, branched, content
+from tests.repositories import Repo
+
+
+@pytest.fixture
+def torn(repo: Repo) -> Repo:
+    """A merge that stopped at a conflict in two parameters."""
+    ours = {"n": MINE_N, "a__weight": LARGE + 1, "m": MINE_N}
+    theirs = {"n": THEIR_N, "a__weight": LARGE + 4, "m": THEIR_N}
+    branched(repo, content(m=MINE_N + 7), content(**ours), content(**theirs))
+    repo.git("merge", "--no-edit", "other", accept=(1,))
+    return repo
+
+
+def test_list_names_each_conflict_and_changes_nothing(torn: Repo) -> None:
+    before = torn.read(NAME)
+    done = torn.theta("resolve", NAME, "--list")
+    assert done.code == 1
+    assert done.out.startswith(f"2 conflicts in {NAME}:\n")
+    assert [line.split()[0] for line in done.out.splitlines()[2:]] == ["m", "n"]
+    rows = json.loads(torn.theta("resolve", NAME, "--list", "--json").out)["conflicts"]
+    assert [row["parameter"] for row in rows] == ["m", "n"]
+    assert torn.read(NAME) == before
+
+
+def test_choices_one_after_the_other(torn: Repo) -> None:
+    done = torn.theta("resolve", NAME, "--param", "n", "--strategy", "theirs")
+    assert (done.code, done.out) == (0, f"{NAME}: 1 conflict left; to see them: --list\n")
+    assert arrays(torn)["n"].tolist() == THEIR_N.tolist()
+    assert torn.git("status", "--porcelain").startswith("UU")
+    assert torn.theta("resolve", NAME, "--continue").code == 1
+    assert torn.ok("resolve", NAME, "--param", "m", "--strategy", "max").endswith("staged\n")
+    found = arrays(torn)
+    assert found["n"].tolist() == THEIR_N.tolist()
+    assert found["m"].tolist() == [6, 2, 9]
+    assert found["a.weight"].tobytes() == MEAN.tobytes()
+    assert torn.git("status", "--porcelain") == f"M  {NAME}\n"
+    torn.git("commit", "--quiet", "--no-edit")
+    assert torn.git("status", "--porcelain") == ""
+
+
+def test_a_pattern_settles_all_of_them(torn: Repo) -> None:
+    torn.ok("resolve", NAME, "--param", "[mn]", "--strategy", "ours")
+    assert [arrays(torn)[name].tolist() for name in "mn"] == [MINE_N.tolist()] * 2
+    assert arrays(torn)["a.weight"].tobytes() == MEAN.tobytes()
+
+
+def test_the_last_choice_counts(torn: Repo) -> None:
+    torn.ok("resolve", NAME, "--param", "n", "--strategy", "theirs")
+    torn.ok("resolve", NAME, "--param", "n", "--strategy", "base")
+    assert arrays(torn)["n"].tolist() == [1, 2, 3]
+
+
+def test_choices_hold_for_the_merge_that_they_were_made_in(torn: Repo) -> None:
+    torn.ok("resolve", NAME, "--param", "n", "--strategy", "theirs")
+    torn.git("merge", "--abort")
+    torn.write(NAME, content(n=MINE_N + 1, m=MINE_N))
+    torn.commit("another")
+    torn.git("merge", "--no-edit", "other", accept=(1,))
+    assert arrays(torn)["n"].tolist() == (MINE_N + 1).tolist()
+    assert "2 conflicts" in torn.theta("resolve", NAME).out
+
+
+def test_what_the_user_wrote_meanwhile_is_not_overwritten(torn: Repo) -> None:
+    mine = content(n=THEIR_N)
+    torn.write(NAME, mine)
+    assert "it is not what the merge left there" in torn.fails(6, "resolve", NAME, "--param", "n", "--strategy", "ours")
+    assert torn.read(NAME) == mine
+
+
+def test_a_file_left_as_a_manifest(torn: Repo) -> None:
+    torn.git("merge", "--abort")
+    torn.git("config", "theta.skipSmudge", "true")
+    torn.dematerialise(NAME)
+    torn.git("merge", "--no-edit", "other", accept=(1,))
+    torn.ok("resolve", NAME, "--strategy", "theirs")
+    assert torn.read(NAME) == torn.blob(NAME)
+    torn.git("config", "theta.skipSmudge", "false")
+    torn.ok("checkout", NAME)
+    assert arrays(torn)["n"].tolist() == THEIR_N.tolist()
+
+
+def test_what_cannot_be_done(torn: Repo) -> None:
+    before = torn.read(NAME)
+    assert "there is no merge strategy 'tiess'" in torn.fails(3, "resolve", NAME, "--strategy", "tiess")
+    assert "there is no option 'x'" in torn.fails(3, "resolve", NAME, "--strategy", "ties", "--set", "x=1")
+    assert "matches no parameter" in torn.fails(3, "resolve", NAME, "--param", "zzz", "--strategy", "ours")
+    assert "it is not in conflict" in torn.fails(3, "resolve", ".gitattributes", "--list")
+    assert torn.theta("resolve", NAME, "--param", "n").code == 2
+    assert torn.read(NAME) == before
+
+
+def test_answers_are_asked_for(torn: Repo) -> None:
+    done = torn.answer(b"t\no n\n", "resolve", NAME, "--interactive")
+    assert done.code == 0, done
+    assert "ours   I64 [3]" in done.out
+    assert [arrays(torn)[name].tolist() for name in "mn"] == [THEIR_N.tolist(), MINE_N.tolist()]
+    assert torn.git("status", "--porcelain") == f"M  {NAME}\n"
+
+
+def test_metadata_that_both_sides_changed(repo: Repo) -> None:
+    def save(step: str, plus: float) -> bytes:
+        return safetensors.numpy.save({"a": LARGE + plus}, {"step": step})
+
+    branched(repo, save("1", 0), save("2", 1), save("3", 2))
+    repo.git("merge", "--no-edit", "other", accept=(1,))
+    assert "~skeleton" in repo.theta("resolve", NAME, "--list").out
+    repo.ok("resolve", NAME, "--param", "~skeleton", "--strategy", "theirs")
+    assert b'"step":"3"' in repo.read(NAME)[:100]
