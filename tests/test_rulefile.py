@@ -131,6 +131,15 @@ def test_options_must_fit_each_other_and_not_each_the_defaults() -> None:
             options: {density: 0.1, eps: 0.05}
         """)
     assert made.rules.rules[0].parsed().number("density") == 0.1
+    said = refusal("""\
+        rules:
+          - strategy: della
+            options:
+              density: 0.1
+            parameters: "*"
+            files: {}
+        """)
+    assert said.startswith("line 4: strategy 'della': density 0.1 and eps 0.15: ")
 
 
 def rule(*lines: str) -> str:
@@ -166,6 +175,7 @@ def rule(*lines: str) -> str:
         (rule("options:", "  density: ~"), "line 5: 'density' is empty; write a text or a number, in quotes where in"),
         (rule("options:", "  density: {}"), "line 5: 'density' is a mapping; write a text or a number"),
         (rule("options:", "  density: [0.1]"), "line 5: option 'density' is ['0.1']; set it to a number above 0"),
+        (rule("files:", '  "x\\e": {}'), "line 5: 'x\\u001b' is a mapping; write a text or a number"),
         (rule("added: yes"), "line 4: 'added' is 'yes'; write true or false"),
         (rule("grown: []"), "line 4: 'grown' is a list; write a text or a number"),
         (rule("paths: ''"), "line 4: 'paths' takes at most 1000 patterns of 1 to 4096 characters; write them so"),

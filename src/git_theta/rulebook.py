@@ -131,9 +131,9 @@ def _naming(where: str) -> Iterator[None]:
 
 
 def _of_command(environ: Mapping[str, str], repository: Repository) -> list[Rule]:
-    """The rules of the command line; the user, who is free to, may name files outside of the worktree absolutely."""
+    """The rules of the command line."""
     rules = parse_environment(environ[RULES_VARIABLE]) if environ.get(RULES_VARIABLE) else ()
-    return [_placed(rule, repository, RULES_VARIABLE, free=True) for rule in rules]
+    return [_placed(rule, repository, RULES_VARIABLE) for rule in rules]
 
 
 def _of_config(config: Mapping[str, str | None]) -> tuple[Rule, ...]:
@@ -199,11 +199,11 @@ def _file(repository: Repository) -> bytes | None:
     return content
 
 
-def _placed(rule: Rule, repository: Repository, where: str, *, free: bool = False) -> Rule:
-    """The rule with absolute paths of files; `free`: those that are absolute already are left as they are."""
+def _placed(rule: Rule, repository: Repository, where: str) -> Rule:
+    """The rule with absolute paths of files; one that is absolute already is the user's: the rules file has none."""
     with _naming(where):
         files = {
-            name: tuple(path if free and Path(path).is_absolute() else _place(path, repository) for path in paths)
+            name: tuple(path if Path(path).is_absolute() else _place(path, repository) for path in paths)
             for name, paths in rule.files.items()
         }
     return replace(rule, files=files)

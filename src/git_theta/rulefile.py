@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import PureWindowsPath
 from typing import Any, TypeAlias
 
 import yaml  # type: ignore[import-untyped]  # PyYAML brings no types
@@ -85,7 +86,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML brings no types
 
     def compose_node(self, parent: _Node, index: object) -> _Node:
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+        if event.anchor is not None:  # of an alias, too
             raise _error(event, _ALIAS)
         if event.tag not in _TAGS:
             raise _error(event, f"the tag '{shown(event.tag[:80])}' is not read here; take it out")
@@ -195,12 +196,16 @@ def _options(node: _Node, merge: Merge) -> dict[str, object]:
 
 def _files(node: _Node) -> dict[str, tuple[str, ...]]:
     """The paths of further files, relative to the top of the worktree."""
-    return {key.value: tuple(_path(item) for item in _listed(value, key.value)) for key, value in _pairs(node, "files")}
+    return {
+        key.value: tuple(_path(item, key.value) for item in _listed(value, key.value))
+        for key, value in _pairs(node, "files")
+    }
 
 
-def _path(node: _Node) -> str:
-    path = _text(node, "files")
-    plain = path.isprintable() and len(path) <= _MAX_PATH_LENGTH
+def _path(node: _Node, what: str) -> str:
+    path = _text(node, what)
+    # "/", "C:" or "\\host\share\": another user of the file may have Windows.
+    plain = path.isprintable() and len(path) <= _MAX_PATH_LENGTH and not PureWindowsPath(path).anchor
     if not plain or any(part in ("", ".", "..") or part.lower() == ".git" for part in path.split("/")):
         got = shown(path[:80])
         raise _error(node, f"'{got}' is no path inside the repository; write one from its top, without '..'")
