@@ -9,8 +9,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from git_theta import checkpoint, composition, plugins, value
 from git_theta import layout as layouts
@@ -45,11 +46,22 @@ Files = Callable[[str, str], Tensor | None]
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What is merged; `base` is None where there is no common ancestor."""
+    """What is merged; `base` is None where there is no common ancestor. `others` are those of further branches."""
 
     base: Manifest | None
     ours: Manifest
     theirs: Manifest
+    others: tuple[Manifest, ...] = ()
+
+    @property
+    def sides(self) -> tuple[Manifest, ...]:
+        """All but the base, ours first."""
+        return self.ours, self.theirs, *self.others
+
+    def side(self, one: Decision, index: int) -> Record:
+        """A side's record of a parameter that it has."""
+        names = (one.ours, one.theirs, *[one.name] * len(self.others))
+        return self.sides[index].parameters[names[index] or ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +89,10 @@ class _Work:
 
 def needed(plan: Plan, versions: Versions) -> dict[str, int]:
     """The objects (oid to size in bytes) that `apply` reads: those of the values to be merged, and of the layouts."""
-    manifests = [manifest for manifest in (versions.base, versions.ours, versions.theirs) if manifest is not None]
-    records = [manifest.layout for manifest in manifests]
+    records = [manifest.layout for manifest in (*([versions.base] if versions.base else []), *versions.sides)]
     for one in plan.merged:
-        records += [record for record in _inputs(one, versions) if record is not None]
+        base, sides = _inputs(one, versions)
+        records += [*sides, *([base] if base else [])]
     return {piece.oid: piece.size for record in records for step in record.store for piece in step.pieces}
 
 
@@ -115,13 +127,12 @@ def apply(
     return _placed(work, records, decisions, rules)
 
 
-def _inputs(one: Decision, versions: Versions) -> tuple[Record | None, Record, Record]:
-    """The base's, our and their record of a parameter to be merged; no base where the strategy has no use for one."""
+def _inputs(one: Decision, versions: Versions) -> tuple[Record | None, list[Record]]:
+    """The base's and the sides' records of a parameter to be merged; no base where the strategy has no use for one."""
     strategy = plugins.merge(one.strategy)
     base = versions.base.parameters[one.base] if versions.base is not None and one.base is not None else None
     used = strategy.needs_base or strategy.uses_base or one.case is Case.DTYPE
-    ours, theirs = versions.ours.parameters[one.ours or ""], versions.theirs.parameters[one.theirs or ""]
-    return base if used else None, ours, theirs
+    return base if used else None, [versions.side(one, index) for index in one.sides or (0, 1)]
 
 
 def _ours_views(one: Decision, versions: Versions) -> tuple[View, ...]:
@@ -135,7 +146,7 @@ def _record(one: Decision, versions: Versions, merged: Mapping[str, Record]) -> 
     if one.action is Action.MERGE:
         return merged[one.name]
     if one.action is Action.THEIRS:
-        record = versions.theirs.parameters[one.theirs or ""]
+        record = versions.side(one, one.sides[0] if one.sides else 1)
     elif one.action is Action.BASE and versions.base is not None:
         record = versions.base.parameters[one.base or ""]
     else:
@@ -196,8 +207,7 @@ def _groups(decisions: Sequence[Decision]) -> Iterator[list[Decision]]:
 
 
 def _offsets(group: Sequence[Decision]) -> list[int]:
-    sizes = [nbytes(one.dtype, one.shape) for one in group]
-    return [sum(sizes[:index]) for index in range(len(sizes))]
+    return [0, *accumulate(nbytes(one.dtype, one.shape) for one in group)][:-1]
 
 
 @contextmanager
@@ -217,7 +227,7 @@ def _kept(work: _Work, source: FileSource, good: Sequence[tuple[Decision, int]])
     versions = work.versions
     values = [SourceValue(source, offset, nbytes(one.dtype, one.shape), one.dtype, one.shape) for one, offset in good]
     origins = [Origin(one.name, _closest(one, versions)) for one, _ in good]
-    known = [manifest for manifest in (versions.base, versions.theirs, versions.ours) if manifest is not None]
+    known = [*([versions.base] if versions.base else []), *reversed(versions.sides)]
     kept = checkpoint.keep(values, origins, work.depot, known)
     records = {
         one.name: Record(
@@ -226,7 +236,7 @@ def _kept(work: _Work, source: FileSource, good: Sequence[tuple[Decision, int]])
             row.size,
             digest,
             steps,
-            versions.ours.parameters[one.ours or ""].strides,
+            versions.side(one, (one.sides or (0,))[0]).strides,
             one.views,
         )
         for (one, _), row, (digest, steps) in zip(good, values, kept, strict=True)
@@ -237,7 +247,7 @@ def _kept(work: _Work, source: FileSource, good: Sequence[tuple[Decision, int]])
 
 def _closest(one: Decision, versions: Versions) -> Record:
     """The version's value that the merged one is stored as an update of: the one that takes the fewest steps."""
-    found = [versions.ours.parameters[one.ours or ""], versions.theirs.parameters[one.theirs or ""]]
+    found = _inputs(one, versions)[1]
     if versions.base is not None and one.base is not None:
         found.insert(0, versions.base.parameters[one.base])
     alike = [record for record in found if (record.dtype, record.shape) == (one.dtype, one.shape)]
@@ -246,28 +256,29 @@ def _closest(one: Decision, versions: Versions) -> Record:
 
 def _merged(work: _Work, one: Decision) -> Runs:
     """The bytes of a merged value; raises ConflictError where there is none. What was given before is then no use."""
-    base, ours, theirs = _inputs(one, work.versions)
+    base, sides = _inputs(one, work.versions)
     if one.case is Case.DTYPE and base is not None:
-        changed, other = (ours, theirs) if ours.dtype != base.dtype else (theirs, ours)
+        changed, other = sides if sides[0].dtype != base.dtype else reversed(sides)
         if _is_cast(work, base, changed):
             yield from _converted(work, other, changed.dtype)
             return
     strategy = plugins.merge(one.strategy)
     if not (strategy.needs_base or strategy.uses_base):
         base = None
-    streams = {record: _stream(work, record) for record in (ours, theirs, *([base] if base else []))}
+    streams = [(record, _stream(work, record)) for record in (*sides, *([base] if base else []))]
     # Where one side added rows, those that all have are merged, and its new ones follow.
-    shared = min((ours.shape, theirs.shape), key=lambda shape: shape[:1])
+    shared = min((record.shape for record in sides), key=lambda shape: shape[:1])
+    operands = [Operand(record.dtype, shared, record.digest, stream.take) for record, stream in streams]
     task = Task(
         one.name,
         one.dtype,
         shared,
-        (_operand(ours, shared, streams[ours]), _operand(theirs, shared, streams[theirs])),
-        None if base is None else _operand(base, shared, streams[base]),
+        tuple(operands[: len(sides)]),
+        operands[-1] if base else None,
         _further(work, strategy, one),
     )
     yield from running.run(strategy, Options(one.options), task, work.backend)
-    for record, stream in streams.items():
+    for record, stream in streams:
         if record.shape == one.shape != shared:
             left = nbytes(one.dtype, one.shape) - nbytes(one.dtype, shared)
             for start in range(0, left, _CHUNK_BYTES):
@@ -278,10 +289,6 @@ def _merged(work: _Work, one: Decision) -> Runs:
 
 def _stream(work: _Work, record: Record) -> Stream:
     return Stream(record.dtype, record.shape, record.size, value.runs(record, work.depot.store))
-
-
-def _operand(record: Record, shape: tuple[int, ...], stream: Stream) -> Operand:
-    return Operand(record.dtype, shape, record.digest, stream.take)
 
 
 def _further(work: _Work, strategy: Merge, one: Decision) -> dict[str, tuple[Operand, ...]]:
@@ -326,25 +333,43 @@ def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], 
     versions = work.versions
     with naming("the layout"):
         base = None if versions.base is None else Placed(versions.base, read_layout(versions.base, work.depot))
-        ours = Placed(versions.ours, read_layout(versions.ours, work.depot))
-        theirs = Placed(versions.theirs, read_layout(versions.theirs, work.depot))
+        ours, *others = (Placed(side, read_layout(side, work.depot)) for side in versions.sides)
     rule = rules.find(SKELETON, None)
-    # A side that is its own base has not changed: the other's skeleton counts.
-    attempts = {"ours": (theirs, ours, theirs), "theirs": (ours, ours, theirs)}
-    chosen = attempts.get(rule.strategy if rule is not None else "", (base, ours, theirs))
+    chosen = rule.strategy if rule is not None and len(others) == 1 else ""
     try:
-        layout = composition.compose(*chosen, records, lambda record: value.runs(record, work.depot.store))
+        layout = _composed(work, base, ours, others, records, chosen)
     except ConflictError as error:
         conflict = Decision(SKELETON, Action.CONFLICT, Case.SKELETON, reason=str(error))
         decisions = [*decisions, conflict]
         try:
-            layout = composition.compose(
-                *attempts["ours"], records, lambda record: value.runs(record, work.depot.store)
-            )
+            layout = _composed(work, base, ours, others, records, "ours")
         except ConflictError:
             reason = f"{error}; all of ours is kept"
             return Outcome(versions.ours, (*decisions[:-1], replace(conflict, reason=reason)))
     return Outcome(_manifest(work, layout, records), tuple(decisions))
+
+
+def _composed(
+    work: _Work, base: Placed | None, ours: Placed, others: Sequence[Placed], records: Mapping[str, Record], chosen: str
+) -> layouts.Layout:
+    """The layout for the records, with the skeleton that a merge gives, or that of the side that is `chosen`."""
+
+    def compose(base: Placed | None, theirs: Placed) -> layouts.Layout:
+        return composition.compose(base, ours, theirs, records, lambda record: value.runs(record, work.depot.store))
+
+    # A side that is its own base has not changed: the other's skeleton counts.
+    if chosen == "ours":
+        return compose(others[0], others[0])
+    if chosen == "theirs":
+        return compose(ours, others[0])
+    made = {layouts.format(found): found for found in (compose(base, other) for other in others)}
+    if len(others) > 1:
+        with suppress(ConflictError):  # ours need not have a place for everything
+            unchanged = layouts.format(compose(ours, ours))
+            made = {text: found for text, found in made.items() if text != unchanged} or made
+    if len(made) > 1:
+        raise ConflictError("several sides changed what the file says beside its tensors")
+    return next(iter(made.values()))
 
 
 def _manifest(work: _Work, layout: layouts.Layout, records: Mapping[str, Record]) -> Manifest:
@@ -354,7 +379,7 @@ def _manifest(work: _Work, layout: layouts.Layout, records: Mapping[str, Record]
         [SourceValue(BytesSource(text), 0, len(text), OPAQUE, (len(text),))],
         [Origin("")],
         work.depot,
-        [versions.theirs, versions.ours],
+        list(reversed(versions.sides)),
     )
     record = Record(OPAQUE, (len(text),), len(text), digest, steps)
     work.depot.catalogue.vouch([record])

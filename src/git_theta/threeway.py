@@ -57,6 +57,8 @@ class Decision:
     `name` is its name in the result. With MERGE, `strategy` and `options` say how, and `dtype` and `shape` what comes
     of it. Where DTYPE is merged and the side that changed the dtype changed nothing else, the other's value is
     converted. With CONFLICT the result has what ours has, and `reason` says why. `views` are those of the result.
+    `sides` are the versions that are merged, or the one that is taken, where there are more than two: 0 is ours, and
+    then it has one name in all of them.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Decision:
     views: tuple[View, ...] = ()
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reason: str = ""
+    sides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
