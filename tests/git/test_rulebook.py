@@ -1,19 +1,22 @@
 """Where rules come from: every place, which goes before which, and the one line for a rule that means nothing."""
 
+import math
 import os
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from git_theta import git
+from git_theta import git, manifest
 from git_theta.config import SECTIONS
 from git_theta.errors import ConfigError
 from git_theta.git import Repository
 from git_theta.merges.base import FLOAT
 from git_theta.rulebook import RULES_VARIABLE, STRATEGY_VARIABLE, format_environment, read
 from git_theta.rules import Rule, Rules
-from tests.repositories import Repo
+from tests.checkpoints import safetensors
+from tests.repositories import Repo, model
 
 PATH = b"models/a.safetensors"
 NOTHING: Mapping[str, str] = {}
@@ -303,3 +306,54 @@ def test_git_is_asked_once_for_all_paths(repo: Repo, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Repository, "attributes", count)
     assert len(read(git.discover(repo.path), [b"%d.pt" % number for number in range(300)], {}, {})) == 300
     assert len(asked) == 1
+
+
+@pytest.fixture
+def diverged(repo: Repo) -> Repo:
+    """Two branches that changed every parameter of a model; `main`, with model(1), is checked out."""
+    repo.track("*.safetensors")
+    repo.write("a.safetensors", model(0))
+    repo.commit()
+    for branch, seed in (("other", 2), ("main", 1)):
+        repo.git("checkout", "--quiet", "-B", branch, "main")
+        repo.write("a.safetensors", model(seed))
+        repo.commit()
+    return repo
+
+
+MERGE = ("merge", "--quiet", "--no-edit", "other")
+
+
+@pytest.mark.parametrize("place", ["variable", "setting", "file", "attribute"])
+def test_git_merges_as_each_place_says(diverged: Repo, place: str) -> None:
+    if place == "setting":
+        diverged.git("config", "theta.merge.strategy", "theirs")
+    elif place == "file":
+        diverged.write(".theta-merge.yaml", b'rules: [{parameters: "*", strategy: theirs}]\n')
+    elif place == "attribute":
+        diverged.write(".git/info/attributes", b"*.safetensors theta-merge=theirs\n")
+    diverged.git(*MERGE, GIT_THETA_MERGE_STRATEGY="theirs" if place == "variable" else "")
+    assert diverged.read("a.safetensors") == model(2)
+
+
+def test_git_merges_by_further_files_of_the_repository(diverged: Repo) -> None:
+    shapes = {name: one.shape for name, one in manifest.parse(diverged.blob("a.safetensors")).parameters.items()}
+    for name, value in (("ours", 0), ("theirs", 1)):
+        data = {key: ("F32", shape, struct.pack("<f", value) * math.prod(shape)) for key, shape in shapes.items()}
+        diverged.write(f"fisher/{name}.bin", safetensors(data))
+    diverged.write(
+        ".theta-merge.yaml",
+        b'rules: [{parameters: "*", strategy: fisher, files: {fisher: [fisher/ours.bin, fisher/theirs.bin]}}]\n',
+    )
+    diverged.git(*MERGE)
+    assert diverged.read("a.safetensors") == model(2)  # ours has no information at all
+
+
+def test_a_rule_that_means_nothing_is_a_conflict_that_keeps_ours(diverged: Repo) -> None:
+    diverged.write(".theta-merge.yaml", (FILE % "tiess").encode())
+    done = diverged.run_git(*MERGE)
+    assert done.code == 1
+    said = "a.safetensors: not merged, ours is kept: .theta-merge.yaml: line 1: there is no merge strategy 'tiess'; "
+    assert said in done.err
+    assert diverged.git("status", "--porcelain").startswith("UU a.safetensors")
+    assert diverged.read("a.safetensors") == model(1)
