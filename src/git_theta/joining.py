@@ -1,24 +1,29 @@
 """Branches joined: which checkpoints a merge of commits will have to merge, and what `git theta merge` tells Git.
 
 Git itself merges two branches, and starts our driver (drivers/merge.py) for files that both sides changed. Here is what
-it does not do: a look ahead, and trailers that say how the models were merged.
+it does not do: a look ahead, trailers that say how the models were merged, and a true merge of several branches at
+once (Git's own merges two at a time, without our driver).
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from git_theta import tracked
-from git_theta.errors import InputError
-from git_theta.git import Repository
+from git_theta import git, rulebook, tracked
+from git_theta.errors import ConflictError, InputError, RepositoryError
+from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown_path
 from git_theta.outcome import Versions
+from git_theta.rules import Rule
 from git_theta.threeway import Decision
 
-__all__ = ["Branches", "File", "branches", "files", "trailers"]
+__all__ = ["Branches", "File", "branches", "files", "octopus", "trailers"]
 
 _MOST_TRAILERS = 100
+_MERGE_TREE = (2, 38)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Branches:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A checkpoint that two sides changed differently."""
+    """A checkpoint that several sides changed, and not alike."""
 
     path: bytes
     versions: Versions
@@ -55,18 +60,21 @@ def branches(repository: Repository, names: Sequence[str]) -> Branches:
     return Branches(base[0] if base else None, head, tuple(others))
 
 
-def files(repository: Repository, joined: Branches, other: str) -> Iterator[File]:
-    """The checkpoints that HEAD and another commit both changed, and not alike."""
-    mine = _changed(repository, joined.base, joined.head)
-    theirs = _changed(repository, joined.base, other)
-    for path in sorted(mine.keys() & theirs.keys()):
-        (old, ours), (_, new) = mine[path], theirs[path]
-        if ours == new or not (ours and new):
+def files(repository: Repository, joined: Branches) -> Iterator[File]:
+    """The checkpoints that several of the commits changed, and not alike."""
+    sides = [_changed(repository, joined.base, commit) for commit in (joined.head, *joined.others)]
+    counts = Counter(path for side in sides for path in side)
+    for path in sorted(path for path, count in counts.items() if count > 1):
+        old = next(side[path][0] for side in sides if path in side)
+        # A side that did not change it has what the base has.
+        oids = [side[path][1] if path in side else old for side in sides]
+        if len(set(oids) - {old}) < 2 or not all(oids):
             continue
-        blobs = repository.blobs([oid for oid in (old, ours, new) if oid], MAX_MANIFEST_BYTES)
-        base, left, right = (_read(blobs.get(oid)) for oid in (old, ours, new))
-        if left is not None and right is not None:
-            yield File(path, Versions(base, left, right))
+        blobs = repository.blobs([oid for oid in dict.fromkeys([old, *oids]) if oid], MAX_MANIFEST_BYTES)
+        found = [_read(blobs.get(oid)) for oid in oids]
+        present = [side for side in found if side is not None]
+        if len(present) == len(found):
+            yield File(path, Versions(_read(blobs.get(old)), present[0], present[1], tuple(present[2:])))
 
 
 def _read(blob: bytes | None) -> Manifest | None:
@@ -94,10 +102,67 @@ def trailers(plans: Sequence[tuple[bytes, Versions, Sequence[Decision]]]) -> lis
     lines = [f"Theta-Strategy: {text} ({count} parameters)" for text, count in sorted(used.items())]
     for path, versions, _ in plans[:_MOST_TRAILERS]:
         base = "none" if versions.base is None else versions.base.digest[:16]
-        sides = f"base={base} ours={versions.ours.digest[:16]} theirs={versions.theirs.digest[:16]}"
-        lines.append(f"Theta-Merged: {shown_path(os.fsdecode(path))} {sides}")
+        names = ("ours", "theirs", *(f"side{number}" for number in range(3, len(versions.sides) + 1)))
+        sides = " ".join(f"{name}={side.digest[:16]}" for name, side in zip(names, versions.sides, strict=True))
+        lines.append(f"Theta-Merged: {shown_path(os.fsdecode(path))} base={base} {sides}")
     return lines
 
 
 def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def octopus(repository: Repository, joined: Branches, merged: Mapping[bytes, bytes], message: str) -> str:
+    """A commit of HEAD and all the other commits, in which these paths have these manifests; HEAD stays where it is.
+
+    Everything else is merged as Git does it. Raises ConflictError where that takes someone's hand.
+    """
+    if git.version() < _MERGE_TREE:
+        raise RepositoryError("several branches at once need Git 2.38 or newer; merge one after the other")
+    current = joined.head
+    tree = ""
+    for other in joined.others:
+        tree = _merge_tree(repository, current, other, merged)
+        current = _commit(repository, tree, [current, other], "on the way")
+    with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
+        environ = {"GIT_INDEX_FILE": os.path.join(folder, "index")}  # noqa: PTH118  # a string for the environment
+        base = repository.base
+        git.run(["read-tree", tree], cwd=base, environ=environ)
+        modes = {entry.path: entry.mode for entry in _entries(repository, environ)}
+        rows = [
+            f"{modes[path]} {repository.write_blob(text)}\t".encode() + path + b"\0" for path, text in merged.items()
+        ]
+        git.run(["update-index", "-z", "--index-info"], cwd=base, stdin=b"".join(rows), environ=environ)
+        tree = git.run(["write-tree"], cwd=base, environ=environ).decode().strip()
+    return _commit(repository, tree, [joined.head, *joined.others], message)
+
+
+def _merge_tree(repository: Repository, ours: str, theirs: str, merged: Mapping[bytes, bytes]) -> str:
+    """The tree of a merge, in which the paths that are merged otherwise have anything."""
+    # Any value does for what is put in place afterwards: the driver then loads nothing, and nothing is a conflict.
+    rules = rulebook.format_environment([Rule("*", "ours")])
+    words = ["merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", ours, theirs]
+    said = git.run(words, cwd=repository.base, accept=(0, 1), environ={rulebook.RULES_VARIABLE: rules})
+    tree, *conflicts = said.split(b"\0")[:-1]
+    left = [path for path in conflicts if path and path not in merged]
+    if left:
+        raise ConflictError(
+            f"{shown_path(left[0])}: the branches changed it in ways that someone must put together; "
+            "merge one after the other"
+        )
+    return tree.decode()
+
+
+def _entries(repository: Repository, environ: Mapping[str, str]) -> list[IndexEntry]:
+    rows = git.run(["ls-files", "--stage", "-z"], cwd=repository.base, environ=environ).split(b"\0")[:-1]
+    entries = []
+    for row in rows:
+        head, _, path = row.partition(b"\t")
+        mode, oid, _stage = head.decode().split(" ")
+        entries.append(IndexEntry(path, mode, oid))
+    return entries
+
+
+def _commit(repository: Repository, tree: str, parents: Sequence[str], message: str) -> str:
+    words = [word for parent in parents for word in ("-p", parent)]
+    return repository.git("commit-tree", tree, *words, "-F", "-", stdin=message.encode()).decode().strip()

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta import outcome, tensorfile, threeway, transfer
+from git_theta import manyway, outcome, tensorfile, threeway, transfer
 from git_theta.depot import Depot
 from git_theta.errors import InputError
 from git_theta.git import Repository
@@ -24,7 +24,7 @@ from git_theta.tensor import Tensor
 from git_theta.tensorfile import TensorFile
 from git_theta.threeway import Action, Case, Decision, Plan
 
-__all__ = ["Merger", "remedies", "report_place", "rows", "write_report"]
+__all__ = ["Merger", "plan", "remedies", "report_place", "rows", "write_report"]
 
 MOST_SHOWN = 20
 _VERSION = 1
@@ -38,10 +38,6 @@ class Merger:
     depot: Depot
     backend: Backend | None = None
 
-    def plan(self, versions: Versions, rules: Rules) -> Plan:
-        """What would become of each parameter; nothing is loaded."""
-        return threeway.plan(versions.base, versions.ours, versions.theirs, rules)
-
     def merge(
         self, versions: Versions, rules: Rules, progress: Callable[[int], None] = lambda size_bytes: None
     ) -> Outcome:
@@ -49,12 +45,19 @@ class Merger:
 
         Raises as `transfer.fetch` and `outcome.apply` do, with nothing changed but the store.
         """
-        made = self.plan(versions, rules)
+        made = plan(versions, rules)
         transfer.fetch(self.repository, outcome.needed(made, versions), self.depot.store)
         with _Files() as files:
             return outcome.apply(
                 made, versions, rules, self.depot, backend=self.backend, files=files.read, progress=progress
             )
+
+
+def plan(versions: Versions, rules: Rules) -> Plan:
+    """What would become of each parameter, of two sides or of several; nothing is loaded."""
+    if versions.others:
+        return manyway.plan(versions.base, versions.sides, rules)
+    return threeway.plan(versions.base, versions.ours, versions.theirs, rules)
 
 
 class _Files:

@@ -120,6 +120,72 @@ def test_what_cannot_be_done(diverged: Repo) -> None:
     diverged.git("merge", "--abort")
 
 
+@pytest.fixture
+def three(diverged: Repo) -> Repo:
+    """Three branches, `other` and `third` beside `main`; each trained a.weight, and changed something else."""
+    diverged.git("checkout", "--quiet", "-b", "third", "main~1")
+    diverged.write(NAME, content(a__weight=LARGE + 10, n=np.array([1, 2, 9], "<i8")))
+    diverged.write("third.txt", b"third\n")
+    diverged.commit("third")
+    diverged.git("checkout", "--quiet", "main")
+    return diverged
+
+
+def test_several_branches_at_once(three: Repo) -> None:
+    done = three.run_theta("merge", "other", "third", "--strategy", "average")
+    assert done.code == 0, done
+    third = np.float32(1 / 3)
+    mean = (LARGE + 1) * third + (LARGE + 4) * third + (LARGE + 10) * third
+    found = arrays(three)
+    assert np.allclose(found["a.weight"], mean, rtol=1e-6, atol=0)
+    assert found["n"].tolist() == [1, 2, 9]
+    assert found["b.weight"].tolist() == (np.arange(6) + 1).tolist()
+    assert found["c.weight"].tolist() == np.full((3, 4), 2).tolist()
+    assert three.read("third.txt") == b"third\n"
+    assert three.git("log", "-1", "--format=%P").split() == [
+        three.git("rev-parse", name).strip() for name in ("HEAD^1", "other", "third")
+    ]
+    said = message(three)
+    assert said.startswith("Merge branches 'other', 'third'\n\nTheta-Strategy: average (1 parameters)\n")
+    assert " side3=" in said
+    assert three.git("status", "--porcelain") == ""
+
+
+def test_a_look_ahead_at_several_branches(three: Repo) -> None:
+    before = three.git("rev-parse", "HEAD")
+    assert "1 merged by average" in three.ok("merge", "--plan", "other", "third")
+    assert three.git("rev-parse", "HEAD") == before
+
+
+def test_several_branches_with_a_conflict_are_not_merged_at_all(three: Repo) -> None:
+    three.git("checkout", "--quiet", "other")
+    three.write(NAME, content(n=np.array([7, 2, 9], "<i8")))
+    three.commit("n")
+    three.git("checkout", "--quiet", "main")
+    three.write(NAME, content(n=np.array([8, 2, 9], "<i8")))
+    three.commit("n, too")
+    before = three.git("rev-parse", "HEAD")
+    assert "the first in 'n'" in three.fails(1, "merge", "other", "third")
+    assert three.git("rev-parse", "HEAD") == before
+    assert three.git("status", "--porcelain") == ""
+
+
+def test_several_branches_with_a_conflict_in_another_file(three: Repo) -> None:
+    three.write("third.txt", b"ours\n")
+    three.commit("ours")
+    before = three.git("rev-parse", "HEAD")
+    assert "third.txt: the branches changed it" in three.fails(1, "merge", "other", "third")
+    assert three.git("rev-parse", "HEAD") == before
+    assert three.git("status", "--porcelain") == ""
+
+
+def test_local_changes_are_not_overwritten(three: Repo) -> None:
+    mine = content(a__weight=LARGE + 7)
+    three.write(NAME, mine)
+    assert three.run_theta("merge", "other", "third").code != 0
+    assert three.read(NAME) == mine
+
+
 def test_without_a_strategy_it_is_git_merge(diverged: Repo) -> None:
     assert diverged.run_theta("merge", "other").code == 0
     assert diverged.read(NAME) == MERGED

@@ -1,7 +1,7 @@
 """`git theta merge`: a merge with a strategy of its own, a look at what a merge would do, or of several branches."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -9,12 +9,13 @@ import click
 from git_theta import git
 from git_theta.commands import merging, output
 from git_theta.commands.place import Place, open_place
-from git_theta.errors import InputError
+from git_theta.errors import ConflictError
 from git_theta.names import shown, shown_path
 
 if TYPE_CHECKING:
-    from git_theta.joining import File
-    from git_theta.rules import Rule
+    from git_theta.joining import Branches, File
+    from git_theta.outcome import Versions
+    from git_theta.rules import Rule, Rules
     from git_theta.threeway import Decision, Plan
 
 __all__ = ["command"]
@@ -41,7 +42,7 @@ def command(
     message: str | None,
     branch: tuple[str, ...],
 ) -> int:
-    """Merge BRANCH as `git merge` does, with a --strategy for this merge only; or several, each with the same say.
+    """Merge BRANCH as `git merge` does, with a --strategy for this merge only; or several at once, each with its say.
 
     The merge commit's message says by which strategies, with which options, the models were merged. Without --strategy
     the rules of the repository hold: see "Merging" in the documentation.
@@ -54,12 +55,12 @@ def command(
     from git_theta import joining
 
     joined = joining.branches(place.repository, branch)
-    if len(joined.others) > 1:
-        raise InputError("several branches at once cannot be merged yet; merge one after the other")
-    found = list(joining.files(place.repository, joined, joined.others[0]))
-    plans = _plans(place, found, chosen)
+    found = list(joining.files(place.repository, joined))
+    plans = _plans(found, chosen, merging.rules(place, [file.path for file in found]) if found else {})
     if only_plan:
         return _print_plan(plans, as_json=as_json)
+    if len(joined.others) > 1:
+        return _merge_all(place, joined, branch, plans, message)
     return _merge(place, branch[0], chosen, plans, message)
 
 
@@ -79,45 +80,53 @@ def _rules(
     return tuple(Rule(pattern, strategy, options, files=paths) for pattern in patterns or ("*",))
 
 
-def _plans(place: Place, found: Sequence["File"], chosen: Sequence["Rule"]) -> list[tuple["File", "Plan"]]:
-    """What would become of each file; raises ConfigError for a rule of this merge that matches nothing anywhere."""
-    from git_theta import threeway
-    from git_theta.rules import Rules
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A file, the rules that hold for it, and what they make of it."""
 
-    rules = merging.rules(place, [file.path for file in found]) if found else {}
-    names: set[str] = set()
+    file: "File"
+    rules: "Rules"
+    plan: "Plan"
+
+
+def _plans(found: Sequence["File"], chosen: Sequence["Rule"], rules: Mapping[bytes, "Rules"]) -> list[_Planned]:
+    """What would become of each file; raises ConfigError for a rule of this merge that matches nothing anywhere."""
+    from git_theta import reconciliation
+    from git_theta.rules import SKELETON, Rules
+
+    names = {SKELETON}
     made = []
     for file in found:
-        versions = file.versions
-        names.update(versions.ours.parameters, versions.theirs.parameters)
+        names.update(*(side.parameters for side in file.versions.sides))
         ordered = Rules((*chosen, *rules[file.path].rules))
-        made.append((file, threeway.plan(versions.base, versions.ours, versions.theirs, ordered)))
+        made.append(_Planned(file, ordered, reconciliation.plan(file.versions, ordered)))
     if found:
         Rules(tuple(chosen)).check_used(names)
     return made
 
 
-def _print_plan(plans: Sequence[tuple["File", "Plan"]], *, as_json: bool) -> int:
+def _print_plan(plans: Sequence[_Planned], *, as_json: bool) -> int:
     """Say what would happen; the exit code says whether there would be conflicts."""
     from git_theta import reconciliation
 
     if as_json:
         rows = [
-            {"path": os.fsdecode(file.path), "decisions": reconciliation.rows(plan.decisions)} for file, plan in plans
+            {"path": shown_path(one.file.path), "decisions": reconciliation.rows(one.plan.decisions)} for one in plans
         ]
         output.print_json({"files": rows})
     elif not plans:
         print("no checkpoint was changed on both sides: Git takes the changes of each side as they are")
-    for file, plan in () if as_json else plans:
-        counts = _counts(plan)
-        print(f"{shown_path(file.path)}: {', '.join(counts) if counts else 'nothing to do'}")
+    for planned in () if as_json else plans:
+        counts = _counts(planned.plan)
+        print(f"{shown_path(planned.file.path)}: {', '.join(counts) if counts else 'nothing to do'}")
         table = [
-            (shown(one.name), one.action.value, one.strategy or one.reason or one.case.value) for one in _notable(plan)
+            (shown(one.name), one.action.value, one.strategy or one.reason or one.case.value)
+            for one in _notable(planned.plan)
         ]
         output.print_table(("", "", ""), table[:_MOST_LISTED])
         if len(table) > _MOST_LISTED:
             print(f"... and {len(table) - _MOST_LISTED:,} more; for all of them: --json")
-    return 1 if any(plan.conflicts for _, plan in plans) else 0
+    return 1 if any(one.plan.conflicts for one in plans) else 0
 
 
 def _counts(plan: "Plan") -> list[str]:
@@ -135,9 +144,7 @@ def _notable(plan: "Plan") -> list["Decision"]:
     return sorted(changed, key=lambda one: not one.reason)
 
 
-def _merge(
-    place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[tuple["File", "Plan"]], message: str | None
-) -> int:
+def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[_Planned], message: str | None) -> int:
     """Have Git merge, and say in the message how the models were merged; Git's exit code."""
     from git_theta import joining, rulebook
 
@@ -149,9 +156,39 @@ def _merge(
     note = place.repository.git_dir / "MERGE_MSG"
     if not (place.repository.git_dir / "MERGE_HEAD").exists() or not note.exists():
         return code
-    lines = joining.trailers([(file.path, file.versions, plan.merged) for file, plan in plans])
+    note.write_bytes(_signed(place, note.read_bytes(), joining.trailers(_rows(plans))))
+    return code or git.run_attached(["commit", "--quiet", "--no-edit", "--cleanup", "strip"], cwd=place.cwd)
+
+
+def _rows(plans: Sequence[_Planned]) -> list[tuple[bytes, "Versions", Sequence["Decision"]]]:
+    return [(one.file.path, one.file.versions, one.plan.merged) for one in plans]
+
+
+def _signed(place: Place, message: bytes, lines: Sequence[str]) -> bytes:
+    """A commit's message with trailers."""
     options = [word for line in lines for word in ("--trailer", line)]
-    place.repository.git("interpret-trailers", "--in-place", "--if-exists", "addIfDifferent", *options, str(note))
-    if code:
-        return code
-    return git.run_attached(["commit", "--quiet", "--no-edit", "--cleanup", "strip"], cwd=place.cwd)
+    return place.repository.git("interpret-trailers", "--if-exists", "addIfDifferent", *options, stdin=message)
+
+
+def _merge_all(
+    place: Place, joined: "Branches", names: Sequence[str], plans: Sequence[_Planned], message: str | None
+) -> int:
+    """Merge several branches in one commit, all or nothing; the exit code."""
+    from git_theta import joining, manifest
+
+    made: dict[bytes, bytes] = {}
+    with merging.merger(place) as merger, output.progress(sum(one.file.versions.ours.size for one in plans)) as begin:
+        for one in plans:
+            outcome = merger.merge(one.file.versions, one.rules, begin(f"merging {shown_path(one.file.path)}"))
+            if outcome.conflicts:
+                first = outcome.conflicts[0]
+                raise ConflictError(
+                    f"{shown_path(one.file.path)}: {output.count(len(outcome.conflicts), 'conflict')}, the first in "
+                    f"'{shown(first.name)}': {first.reason}; nothing was merged: name a strategy for it in a rule, or "
+                    "merge one branch after the other"
+                )
+            made[one.file.path] = manifest.format(outcome.manifest)
+    said = message or f"Merge branches {', '.join(repr(shown(name)) for name in names)}"
+    text = _signed(place, f"{said}\n".encode(), joining.trailers(_rows(plans)))
+    commit = joining.octopus(place.repository, joined, made, text.decode())
+    return git.run_attached(["merge", "--quiet", "--ff-only", commit], cwd=place.cwd)
