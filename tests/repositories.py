@@ -88,9 +88,9 @@ class Repo:
         """`git-theta` as a process."""
         return _run([str(scripts_path() / "git-theta"), *arguments], self.path / cwd, variables)
 
-    def answer(self, given: bytes, *arguments: str) -> Outcome:
-        """`git-theta` as a process that reads what the user types."""
-        return _run([str(scripts_path() / "git-theta"), *arguments], self.path, {}, given)
+    def answer(self, given: bytes, *command: str) -> Outcome:
+        """A command as a process that reads what the user types."""
+        return _run(list(command), self.path, {}, given)
 
     def theta(self, *arguments: str, cwd: str = ".") -> Outcome:
         """`git theta`, in this process."""

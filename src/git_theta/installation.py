@@ -20,7 +20,8 @@ __all__ = ["DEFAULT_SCOPE", "PROCESS_KEY", "SCOPES", "install", "is_installed", 
 PROCESS_KEY = "filter.theta.process"
 SCOPES = ("global", "local", "system", "worktree")
 DEFAULT_SCOPE = "global"
-_FILTER, _DRIVER = "git-theta-filter", "git-theta-merge"
+_FILTER, _DRIVER, _CLI = "git-theta-filter", "git-theta-merge", "git-theta"
+_TOOL_KEY = "mergetool.theta.cmd"
 _DRIVER_KEY = "merge.theta.driver"
 _DRIVER_ARGUMENTS = "%O %A %B %P %S %X %Y"  # the last three are names of the sides, as they stand in Git before 2.44
 
@@ -29,12 +30,19 @@ _FIXED: Mapping[str, str] = {
     # Without it, Git would store the checkpoint itself whenever the filter cannot run.
     "filter.theta.required": "true",
     "merge.theta.name": "git-theta: merge checkpoints parameter by parameter",
+    # For `git mergetool --tool=theta`; which tool is the user's own (`merge.tool`) stays as it is.
+    "mergetool.theta.trustexitcode": "true",
 }
 
 
 def settings() -> Mapping[str, str]:
     """The keys and the values that `install` gives them."""
-    return {PROCESS_KEY: _command(_FILTER), **_FIXED, _DRIVER_KEY: f"{_command(_DRIVER)} {_DRIVER_ARGUMENTS}"}
+    return {
+        PROCESS_KEY: _command(_FILTER),
+        **_FIXED,
+        _DRIVER_KEY: f"{_command(_DRIVER)} {_DRIVER_ARGUMENTS}",
+        _TOOL_KEY: f'{_command(_CLI)} resolve --interactive "$MERGED"',
+    }
 
 
 def install(scope: str, cwd: Path) -> bool:
@@ -50,7 +58,7 @@ def install(scope: str, cwd: Path) -> bool:
 def uninstall(scope: str, cwd: Path) -> bool:
     """Remove the settings from the configuration of a scope; whether there were any."""
     changed = False
-    for key in (PROCESS_KEY, *_FIXED, _DRIVER_KEY):
+    for key in (PROCESS_KEY, *_FIXED, _DRIVER_KEY, _TOOL_KEY):
         if _values(scope, key, cwd):
             # Git removes the section with its last key, unless someone has left a comment there.
             git.run(["config", f"--{scope}", "--unset-all", key], cwd=cwd)

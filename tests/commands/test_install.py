@@ -22,7 +22,7 @@ THEIRS = """\
 [theta]
 \tthreads = 2
 """
-OURS = ("filter.theta.process", "filter.theta.required", "merge.theta.name", "merge.theta.driver")
+OURS = ("filter.theta.", "merge.theta.", "mergetool.theta.")
 
 
 def configured(repo: Repo, *where: str) -> dict[str, str]:

@@ -98,11 +98,18 @@ def test_what_cannot_be_done(torn: Repo) -> None:
 
 
 def test_answers_are_asked_for(torn: Repo) -> None:
-    done = torn.answer(b"t\no n\n", "resolve", NAME, "--interactive")
+    done = torn.answer(b"t\no n\n", "git-theta", "resolve", NAME, "--interactive")
     assert done.code == 0, done
     assert "ours   I64 [3]" in done.out
     assert [arrays(torn)[name].tolist() for name in "mn"] == [THEIR_N.tolist(), MINE_N.tolist()]
     assert torn.git("status", "--porcelain") == f"M  {NAME}\n"
+
+
+def test_git_mergetool_asks_as_well(torn: Repo) -> None:
+    done = torn.answer(b"t\no\n", "git", "mergetool", "--tool=theta", "--no-prompt")
+    assert done.code == 0, done
+    assert [arrays(torn)[name].tolist() for name in "mn"] == [THEIR_N.tolist(), MINE_N.tolist()]
+    assert torn.git("status", "--porcelain", "--untracked-files=no") == f"M  {NAME}\n"
 
 
 def test_metadata_that_both_sides_changed(repo: Repo) -> None:

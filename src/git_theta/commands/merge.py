@@ -149,15 +149,19 @@ def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[
     from git_theta import joining, rulebook
 
     environ = {rulebook.RULES_VARIABLE: rulebook.format_environment(chosen)} if chosen else {}
-    if not plans:
-        return git.run_attached(["merge", *(["-m", message] if message else []), branch], cwd=place.cwd)
     said = ["-m", message] if message else []
-    code = git.run_attached(["merge", "--no-ff", "--no-commit", *said, branch], cwd=place.cwd, environ=environ)
+    held = ["--no-ff", "--no-commit"] if plans else []
+    code = git.run_attached(["merge", *held, *said, branch], cwd=place.cwd, environ=environ)
     note = place.repository.git_dir / "MERGE_MSG"
     if not (place.repository.git_dir / "MERGE_HEAD").exists() or not note.exists():
         return code
-    note.write_bytes(_signed(place, note.read_bytes(), joining.trailers(_rows(plans))))
-    return code or git.run_attached(["commit", "--quiet", "--no-edit", "--cleanup", "strip"], cwd=place.cwd)
+    if plans:
+        note.write_bytes(_signed(place, note.read_bytes(), joining.trailers(_rows(plans))))
+    for index in merging.reindex(place, [one.file.path for one in plans]):
+        print(f"{shown_path(index)}: made anew from the shards")
+    if place.repository.unmerged():
+        return code or 1
+    return git.run_attached(["commit", "--quiet", "--no-edit", "--cleanup", "strip"], cwd=place.cwd)
 
 
 def _rows(plans: Sequence[_Planned]) -> list[tuple[bytes, "Versions", Sequence["Decision"]]]:

@@ -1,6 +1,7 @@
 """What the commands that merge have in common: options read, rules found, a merger opened."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -9,12 +10,13 @@ import click
 
 from git_theta.commands.place import Place
 from git_theta.config import SECTIONS
+from git_theta.errors import ConflictError
 
 if TYPE_CHECKING:
     from git_theta.reconciliation import Merger
     from git_theta.rules import Rule, Rules
 
-__all__ = ["assignments", "merger", "rule", "rules"]
+__all__ = ["assignments", "merger", "reindex", "rule", "rules"]
 
 
 def assignments(given: Sequence[str]) -> dict[str, object]:
@@ -42,6 +44,17 @@ def rules(place: Place, paths: Sequence[bytes]) -> Mapping[bytes, "Rules"]:
     from git_theta import rulebook
 
     return rulebook.read(place.repository, paths, place.repository.config(*SECTIONS), os.environ)
+
+
+def reindex(place: Place, paths: Sequence[bytes]) -> list[bytes]:
+    """Make the indexes of sharded checkpoints anew; those that were. What cannot be put together is said on stderr."""
+    from git_theta import reindexing
+
+    try:
+        return reindexing.reindex(place.repository, paths)
+    except ConflictError as error:
+        sys.stderr.write(f"git-theta: {error}\n")
+        return []
 
 
 @contextmanager

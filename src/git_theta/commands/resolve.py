@@ -82,6 +82,7 @@ def command(
 class _Session:
     """A conflict that is being settled, and what the merge gives by the choices made so far."""
 
+    place: Place
     path: str
     merger: "Merger"
     conflict: "Conflict"
@@ -119,6 +120,8 @@ class _Session:
         if not conflicts:
             settlement.stage(self.merger, self.conflict, self.made)
             print(f"{shown_path(self.path)}: nothing is undecided any more; staged")
+            for index in merging.reindex(self.place, [self.conflict.path]):
+                print(f"{shown_path(index)}: made anew from the shards, and staged")
             return 0
         print(f"{shown_path(self.path)}: {output.count(len(conflicts), 'conflict')} left; to see them: --list")
         return 1 if must else 0
@@ -133,7 +136,7 @@ def _session(place: Place, path: str) -> Iterator[_Session]:
         conflict = settlement.find(place.repository, name, merging.rules(place, [name])[name])
         with output.progress(conflict.versions.ours.size) as begin:
             made = merger.merge(conflict.versions, conflict.all_rules, begin(f"merging {shown_path(path)}"))
-        yield _Session(path, merger, conflict, made)
+        yield _Session(place, path, merger, conflict, made)
 
 
 _ANSWERS = (
