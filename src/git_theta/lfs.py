@@ -155,7 +155,6 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
     wanted = store.missing(dict(objects))
     if not wanted:
         return {}
-    _check_version()
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = _throwaway_objects(repository, Path(folder))
         tree = _pointer_tree(repository, wanted, Path(folder) / "objects")
@@ -166,7 +165,10 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
         except TransferError:
             store.check_writable()  # git-lfs may say no more of it than "EOF"
             raise
-    return store.missing(wanted)
+    missing = store.missing(wanted)
+    if missing:
+        _check_version()
+    return missing
 
 
 def lacks(repository: Repository, remote: str, objects: Mapping[str, int]) -> set[str]:
@@ -250,9 +252,13 @@ def _run(
     stdin: bytes = b"",
     environ: Mapping[str, str] | None = None,
 ) -> None:
-    """`git lfs <arguments>`, with our store unless `storage` is another; raises TransferError with its reason."""
+    """`git lfs <arguments>`, with our store unless `storage` is another; raises TransferError with its reason.
+
+    An old git-lfs, or none, fails like any other: only then it is asked for its version, which takes a while.
+    """
     done = _call(repository, ["lfs", *arguments], storage=storage, stdin=stdin, environ=environ)
     if done.returncode:
+        _check_version()
         full = next((words for words in _FULL if words in done.stderr.lower()), None)
         if full and arguments[0] == "fetch":
             raise SpaceError(f"{repository.theta_dir}: no space left ({full.decode()}); free some and try again")

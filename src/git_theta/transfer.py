@@ -134,15 +134,21 @@ def push(repository: Repository, remote: str, objects: Mapping[str, int], store:
     return None
 
 
-def fetch(repository: Repository, objects: Mapping[str, int], store: Store, remote: str | None = None) -> None:
-    """Fetch what is missing of these objects, from `remote` or from any that has it.
+def fetch(
+    repository: Repository,
+    objects: Mapping[str, int],
+    store: Store,
+    remote: str | None = None,
+    sources: Sequence[str] | None = None,
+) -> None:
+    """Fetch what is missing of these objects, from `remote` or from any that has it; `sources` are `remotes`, if known.
 
     Raises TransferError or MissingObjectError where some are still missing.
     """
     missing = store.missing(dict(objects))
     if not missing:
         return
-    sources = [remote] if remote else remotes(repository)
+    sources = [remote] if remote else remotes(repository) if sources is None else sources
     if not sources:
         raise MissingObjectError(
             f"{_count(missing)} not on this machine, and the repository has no remote to fetch from; "

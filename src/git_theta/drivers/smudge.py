@@ -119,11 +119,12 @@ class Smudger:
             return
         from git_theta import transfer
 
-        if not transfer.remotes(self._repository):
+        sources = transfer.remotes(self._repository)
+        if not sources:
             return
         threading.Thread(target=_import_early, daemon=True).start()
         try:
-            transfer.fetch(self._repository, objects, self._depot.store)
+            transfer.fetch(self._repository, objects, self._depot.store, sources=sources)
         except ThetaError as error:
             sys.stderr.write(f"git-theta: {error}\n")
 
