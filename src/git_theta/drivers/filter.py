@@ -52,6 +52,22 @@ class _Session:
         overrides = Overrides(self._repository, self._settings, self._config, self._environ)
         return Cleaner(self._repository, self._depot, overrides)
 
+    def is_for_driver(self, path: str) -> bool:
+        """Whether a file's content is wanted for a diff driver of ours, which reads manifests as well.
+
+        A driver that an attribute names comes before all that the user has: `git difftool`, `diff.external`.
+        """
+        return self._starts_driver and self._has_attribute(os.fsencode(path))
+
+    def _has_attribute(self, path: bytes) -> bool:
+        return self._repository.attributes([path], "diff")[path] == "theta"
+
+    @cached_property
+    def _starts_driver(self) -> bool:
+        from git_theta.drivers import caller
+
+        return bool(self._repository.config("diff").get("diff.theta.command")) and caller.is_diff()
+
     @cached_property
     def smudger(self) -> "Smudger":
         from git_theta.drivers.smudge import Smudger
@@ -144,7 +160,10 @@ def _serve(request: dict[str, str], session: _Session, reader: PacketReader, wri
         if command == "clean":
             runs: Iterator[bytes | memoryview] = iter([session.cleaner.clean(path, packets)])
         elif command == "smudge":
-            smudged = session.smudger.smudge(path, packets, can_delay=request.get("can-delay") == "1")
+            # A checkout can be delayed, or has a commit or a tree to name; `git diff` has neither.
+            for_diff = not request.keys() & {"can-delay", "ref", "treeish"} and session.is_for_driver(path)
+            can_delay = request.get("can-delay") == "1"
+            smudged = session.smudger.smudge(path, packets, can_delay=can_delay, for_diff=for_diff)
             if smudged is None:
                 writer.lines(["status=delayed"])
                 return

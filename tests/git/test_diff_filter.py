@@ -1,0 +1,87 @@
+"""What Git hands to a diff driver: manifests, so that naming what changed rebuilds nothing. Others get true bytes."""
+
+import os
+import subprocess
+import sys
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from git_theta import manifest
+from tests.repositories import Repo, model
+
+NAME = "a.safetensors"
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows does not tell who started a process")
+
+
+@pytest.fixture
+def changed(tracked: Repo, tmp_path: Path) -> Repo:
+    """A repository with two versions committed, whose diff driver notes how the files that it is given begin."""
+    script = tmp_path / "driver.py"
+    script.write_text(
+        "import sys\n"
+        f"with open({str(tmp_path / 'seen')!r}, 'ab') as seen:\n"
+        "    for path in (sys.argv[2], sys.argv[5]):\n"
+        "        seen.write(open(path, 'rb').read(14) + b'|')\n"
+    )
+    tracked.git("config", "diff.theta.command", f'"{sys.executable}" "{script}"')
+    tracked.write(NAME, model(7))
+    tracked.commit("second")
+    return tracked
+
+
+def seen(repo: Repo) -> list[bytes]:
+    """The first bytes of each file that the driver was given since the last time; of an unpacked model, its header."""
+    place = repo.path.parent / "seen"
+    found = place.read_bytes().split(b"|")[:-1] if place.exists() else []
+    place.unlink(missing_ok=True)
+    return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("diff", "HEAD~1", "HEAD"),
+        ("-c", "alias.d=diff", "d", "HEAD~1", "HEAD"),
+        ("-c", "alias.d=!git --no-pager diff HEAD~1", "d", "HEAD"),
+        ("show", "--ext-diff"),
+        ("-C", ".", "log", "-p", "-1", "--ext-diff"),
+    ],
+    ids=["diff", "alias", "shell alias", "show", "log"],
+)
+def test_a_diff_is_given_manifests(changed: Repo, command: tuple[str, ...]) -> None:
+    changed.git(*command)
+    assert seen(changed) == [manifest.MAGIC] * 2
+
+
+def test_a_difftool_is_given_true_bytes_where_there_is_no_driver(changed: Repo) -> None:
+    changed.git("config", "--unset", "diff.theta.command")
+    changed.git("-c", 'difftool.x.cmd=cp "$LOCAL" old; cp "$REMOTE" new', "difftool", "-y", "-t", "x", "HEAD~1", "HEAD")
+    assert (changed.read("old"), changed.read("new")) == (model(0), model(7))
+
+
+def test_a_path_that_has_another_driver_is_given_true_bytes(changed: Repo) -> None:
+    (changed.path / ".git" / "info" / "attributes").write_text(f"{NAME} diff=mine\n")
+    changed.git("config", "diff.mine.command", changed.git("config", "diff.theta.command").strip())
+    changed.git("diff", "HEAD~1", "HEAD")
+    assert seen(changed) == [model(0)[:14], model(7)[:14]]
+
+
+def test_others_are_given_true_bytes(changed: Repo) -> None:
+    argv = ["git", "cat-file", "--filters", f"HEAD:{NAME}"]
+    assert subprocess.run(argv, cwd=changed.path, capture_output=True, check=True).stdout == model(7)
+    packed = subprocess.run(["git", "archive", "HEAD"], cwd=changed.path, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=BytesIO(packed)) as archive:
+        member = archive.extractfile(NAME)
+        assert member is not None
+        assert member.read() == model(7)
+    (changed.path / NAME).unlink()
+    changed.git("checkout-index", NAME)
+    assert changed.read(NAME) == model(7)
+
+
+def test_a_checkout_that_a_diff_alias_begins_with_is_given_true_bytes(changed: Repo) -> None:
+    changed.git("-c", "alias.diff2=!git checkout -q HEAD~1 && git diff --stat", "diff2")
+    assert changed.read(NAME) == model(0)
