@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_theta.folding import fold, natural_order
+from git_theta.folding import fold, frame, natural_order
 
 
-def names(rows: list[str]) -> list[str]:
-    return [item.name for item in fold(rows)]
+def names(rows: list[str], *, siblings: bool = False) -> list[str]:
+    return [item.name for item in fold(rows, siblings=siblings)]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,61 @@ def test_only_names_of_one_kind_share_a_fold() -> None:
     kinds = {"fc.0": "a", "fc.1": "b", "fc.2": "a"}
     found = fold(kinds, kinds.__getitem__)
     assert [(item.name, item.members) for item in found] == [("fc.{0,2}", ("fc.0", "fc.2")), ("fc.1", ("fc.1",))]
+
+
+@pytest.mark.parametrize(
+    ("given_names", "expected"),
+    [
+        ([], []),
+        (
+            [f"layers.{i}.self_attn.{w}_proj.weight" for i in range(32) for w in "qv"],
+            ["layers.{0-31}.self_attn.{q,v}_proj.weight"],
+        ),
+        (["norm.weight", "norm.bias"], ["norm.{bias,weight}"]),
+        (["h.0.q.weight", "h.0.q.bias", "h.0.k.weight", "h.0.k.bias"], ["h.0.{k,q}.{bias,weight}"]),
+        (["h.0.q.weight", "h.0.q.bias", "h.0.k.weight"], ["h.0.{k,q}.weight", "h.0.q.bias"]),
+        (["h.0.q", "h.1.q", "h.0.k"], ["h.{0-1}.q", "h.0.k"]),  # k is not in every layer that has q
+        (["a.0.q", "a.1.q", "a.0.k", "a.1.k", "a.0.v"], ["a.{0-1}.{k,q}", "a.0.v"]),
+        (["x.a.b", "x.c.d"], ["x.a.b", "x.c.d"]),  # two words differ
+        (["a.b", "a/b", "a_b"], ["a.b", "a/b", "a_b"]),  # separators are no words
+        ([f"w.{word}" for word in "abcdefgh"], ["w.{a,b,c,d,e,...,h}"]),
+        (["", "a"], ["", "a"]),
+    ],
+)
+def test_siblings(given_names: list[str], expected: list[str]) -> None:
+    assert sorted(names(given_names, siblings=True)) == sorted(expected)
+
+
+def test_siblings_of_one_kind_only() -> None:
+    found = fold(["a.k", "a.q", "a.v"], lambda name: name == "a.v", siblings=True)
+    assert [item.name for item in found] == ["a.{k,q}", "a.v"]
+
+
+def test_members_of_siblings_are_in_natural_order() -> None:
+    [item] = fold([f"l.{i}.{w}" for w in "ba" for i in (10, 9)], siblings=True)
+    assert item.members == ("l.9.a", "l.9.b", "l.10.a", "l.10.b")
+
+
+@given(st.sets(st.tuples(st.integers(0, 2), st.sampled_from("abc"), st.sampled_from("de")), min_size=1))
+def test_a_fold_of_siblings_stands_for_exactly_its_members(rows: set[tuple[int, str, str]]) -> None:
+    given_names = {f"{number}.{first}.{second}" for number, first, second in rows}
+    found = fold(given_names, siblings=True)
+    assert sorted(name for item in found for name in item.members) == sorted(given_names)
+    for item in found:
+        number, first, second = item.name.split(".")
+        words = [text.strip("{}").split(",") for text in (first, second)]
+        assert set(item.members) == {f"{n}.{a}.{b}" for n, a, b in product(sorted(expand(number)), *words)}
+
+
+def test_names_made_up_to_take_long_are_left_alone() -> None:
+    long = ["." * 2100 + "a" * number + ".b" * 2 for number in range(4)]
+    slow = [".".join(f"{word}x" for word in text) for text in ("a" * 2040, "b" + "a" * 2039)]
+    assert names(slow, siblings=True) == slow
+    assert names(long, siblings=True) != long
+
+
+def test_frames() -> None:
+    assert frame("layers.3.w") == frame("layers.12.w") != frame("layers.w")
 
 
 def test_natural_order() -> None:

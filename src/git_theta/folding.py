@@ -1,7 +1,8 @@
 """Folding: parameter names that differ only in numbers become one line, "model.layers.{0-31}.mlp.up_proj.weight".
 
 A fold stands for exactly its members: where several numbers vary, every combination of them is there, or the names are
-told apart further. Numbers that are always equal to each other ("block3.conv3") count as one.
+told apart further. Numbers that are always equal to each other ("block3.conv3") count as one. Siblings, which differ in
+words and not in numbers, can be folded as well: "model.layers.{0-31}.self_attn.{q,v}_proj.weight".
 """
 
 import re
@@ -10,10 +11,13 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-__all__ = ["Fold", "fold", "natural_order"]
+__all__ = ["Fold", "fold", "frame", "natural_order"]
 
 _NUMBER = re.compile(r"(?<![0-9])[0-9]{1,15}(?![0-9])")
+_WORDS = re.compile(r"([./_~-]+)")
 _MOST_RANGES = 6
+_MOST_WORK = 4_000_000
+"""Steps to look for siblings, lest names that someone made up for it take for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +47,44 @@ def natural_order(name: str) -> tuple[object, ...]:
     return _cut(name).order
 
 
-def fold(names: Iterable[str], kind: Callable[[str], Hashable] = lambda name: None) -> list[Fold]:
-    """The folds of the names, in natural order; only names of one `kind` (dtype and shape, say) share one."""
-    groups: dict[Hashable, list[_Name]] = defaultdict(list)
+def frame(name: str) -> tuple[str, ...]:
+    """What stands around the numbers of a name: equal for names that differ in nothing else."""
+    return _cut(name).texts
+
+
+def fold(
+    names: Iterable[str], kind: Callable[[str], Hashable] = lambda name: None, *, siblings: bool = False
+) -> list[Fold]:
+    """The folds of the names, in natural order; only names of one `kind` (dtype and shape, say) share one.
+
+    With `siblings`, folds of the same numbers become one that differ in a word: "{q,v}_proj".
+    """
+    groups: dict[tuple[tuple[str, ...], Hashable], list[_Name]] = defaultdict(list)
     for name in names:
         cut = _cut(name)
         groups[cut.texts, kind(name)].append(cut)
-    rows = []
-    for group in groups.values():
+    alike: dict[Hashable, list[_Part]] = defaultdict(list)
+    for (texts, given), group in groups.items():
         group.sort(key=lambda cut: cut.order)
-        rows += [(part[0].order, Fold(_folded(part), tuple(cut.name for cut in part))) for part in _split(group)]
-    rows.sort(key=lambda row: row[0])
-    return [row for _, row in rows]
+        for members in _split(group):
+            part = _part(texts, members)
+            alike[given, part.columns].append(part)
+    parts = [part for group in alike.values() for part in (_siblings(group) if siblings else group)]
+    return [part.fold() for part in sorted(parts, key=lambda part: part.members[0].order)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Names that make one fold: the alternatives of each word and separator, () for a number, and the numbers."""
+
+    words: tuple[tuple[str, ...], ...]
+    columns: tuple[tuple[str, ...], ...]
+    members: tuple[_Name, ...]
+
+    def fold(self) -> Fold:
+        numbers = iter(self.columns)
+        text = "".join(_braced(words) if words else _ranges(next(numbers)) for words in self.words)
+        return Fold(text, tuple(cut.name for cut in self.members))
 
 
 def _cut(name: str) -> _Name:
@@ -84,9 +114,42 @@ def _varying(group: Sequence[_Name]) -> list[tuple[str, ...]]:
     return [column for column in columns if len(set(column)) > 1]
 
 
-def _folded(group: Sequence[_Name]) -> str:
-    columns = zip(*(cut.numbers for cut in group), strict=True)
-    return "".join(text + number for text, number in zip(group[0].texts, [*map(_ranges, columns), ""], strict=True))
+def _part(texts: Sequence[str], members: Sequence[_Name]) -> _Part:
+    words: list[tuple[str, ...]] = []
+    for text in texts:
+        words += [(word,) for word in _WORDS.split(text)]
+        words.append(())
+    columns = tuple(zip(*(cut.numbers for cut in members), strict=True))
+    return _Part(tuple(words[:-1]), columns, tuple(members))
+
+
+def _siblings(parts: list[_Part]) -> list[_Part]:
+    """The parts, all of the same numbers, where those that differ in one word alone are one; and so on with these."""
+    merged = True
+    while merged and sum(len(part.words) ** 2 for part in parts) <= _MOST_WORK:
+        places: dict[tuple[int, Hashable, Hashable], list[_Part]] = defaultdict(list)
+        for part in parts:
+            for place, words in enumerate(part.words):
+                if words and words[0] and not _WORDS.match(words[0]):
+                    places[place, part.words[:place], part.words[place + 1 :]].append(part)
+        left = {id(part): part for part in parts}
+        merged = False
+        for (place, _, _), found in sorted(places.items(), key=lambda row: -len(row[1])):
+            group = [left.pop(id(part)) for part in found if id(part) in left] if len(found) > 1 else []
+            if group:
+                merged = merged or len(group) > 1
+                joined = _joined(group, place)
+                left[id(joined)] = joined
+        parts = list(left.values())
+    return parts
+
+
+def _joined(group: Sequence[_Part], place: int) -> _Part:
+    """The parts, which differ in the word at a place, as one."""
+    words = list(group[0].words)
+    words[place] = tuple(sorted(word for part in group for word in part.words[place]))
+    members = sorted((cut for part in group for cut in part.members), key=lambda cut: cut.order)
+    return _Part(tuple(words), group[0].columns, tuple(members))
 
 
 def _ranges(numbers: Sequence[str]) -> str:
@@ -101,7 +164,13 @@ def _ranges(numbers: Sequence[str]) -> str:
             runs[-1].append(number)
         else:
             runs.append([number])
-    texts = [run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return _braced([run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs], always=True)
+
+
+def _braced(texts: Sequence[str], *, always: bool = False) -> str:
+    """The alternatives in braces, where there are several; the ends alone where there are too many."""
+    if len(texts) == 1 and not always:
+        return texts[0]
     if len(texts) > _MOST_RANGES:
         texts = [*texts[: _MOST_RANGES - 1], "...", texts[-1]]
     return "{" + ",".join(texts) + "}"
