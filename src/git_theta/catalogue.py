@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from git_theta import jsontext
+from git_theta import cachefile, jsontext
 from git_theta.errors import ManifestError
 from git_theta.manifest import Record, Step, format_store, parse_store
 from git_theta.sharing import Sharing
@@ -20,14 +20,11 @@ from git_theta.sharing import Sharing
 __all__ = ["Catalogue"]
 
 _VERSION = 1
-_TIMEOUT_S = 2
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS vouched (
+_COLUMNS = """
     digest BLOB NOT NULL,  -- BLAKE3-256 of the value
     kind TEXT NOT NULL,    -- dtype and shape, as JSON
     store TEXT NOT NULL,   -- its steps, as in a manifest
     PRIMARY KEY (digest, kind, store)
-) WITHOUT ROWID
 """
 
 
@@ -36,7 +33,7 @@ class Catalogue:
 
     def __init__(self, path: Path, sharing: Sharing = Sharing()) -> None:
         self._lock = threading.Lock()
-        self._connection = _open(path, sharing)
+        self._connection = cachefile.connect(path, sharing, "vouched", _COLUMNS, _VERSION)
 
     def close(self) -> None:
         """Close the file."""
@@ -72,40 +69,3 @@ def _parse(text: object) -> tuple[Step, ...]:
 
 def _kind(dtype: str, shape: tuple[int, ...]) -> str:
     return json.dumps([dtype, shape], separators=(",", ":"))
-
-
-def _open(path: Path, sharing: Sharing) -> sqlite3.Connection:
-    """The database, made anew where it is damaged, in memory where it cannot be written."""
-    for attempt in (path, path, Path(":memory:")):
-        with suppress(OSError):
-            sharing.make_folder(attempt.parent)
-        try:
-            connection = sqlite3.connect(attempt, timeout=_TIMEOUT_S, check_same_thread=False)
-        except sqlite3.Error:
-            continue
-        try:
-            if _prepare(connection):
-                sharing.share(attempt)
-            return connection
-        except sqlite3.OperationalError:
-            connection.close()
-        except sqlite3.DatabaseError:
-            connection.close()
-            with suppress(OSError):
-                attempt.unlink()
-    return sqlite3.connect(":memory:", check_same_thread=False)
-
-
-def _prepare(connection: sqlite3.Connection) -> bool:
-    """Have the table; whether it was not there."""
-    # A power cut may damage the file, and it is then made anew; waiting for the disk is not worth it.
-    connection.execute("PRAGMA synchronous = OFF")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
-    if version == _VERSION and ("vouched",) in tables:
-        return False  # no write, and so no wait for another process that writes
-    if version:
-        connection.execute("DROP TABLE IF EXISTS vouched")
-    connection.execute(_SCHEMA)
-    connection.execute(f"PRAGMA user_version = {_VERSION}")
-    return True

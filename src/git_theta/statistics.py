@@ -1,0 +1,277 @@
+"""What a change of a value amounts to: norms, elements and rows that changed, NaN and infinities before and after.
+
+The two values go by in blocks, as they are decoded: memory does not grow with them. Sums are added up in float64, and
+are of the elements that are finite on both sides. An element has changed where its bits have; across dtypes, where it
+is another number.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from git_theta.manifest import Record
+from git_theta.merges.arrays import KINDS
+from git_theta.merges.base import FLOAT
+from git_theta.tensor import DTYPES
+from git_theta.updates.stream import Stream
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    Words = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+__all__ = ["Statistics", "Values", "are_comparable", "measure", "ratio"]
+
+_BLOCK = 2**16
+"""Elements that are looked at in one go: so few that they stay in a core's cache, so many that calls cost little."""
+
+
+class Values(Protocol):
+    """Where the values of a version are."""
+
+    def runs(self, record: Record) -> Iterator[bytes | memoryview]:
+        """The bytes of a record's value, in runs that are not written to again; an error at the end if they changed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A change in numbers: of `elements` on both sides, `changed` have other bits.
+
+    `rows` and `changed_rows` count along axis 0; both are 0 where there is no second axis. `before`, `after` and
+    `change` are L2 norms, `largest` the largest |change|; None where the elements are no numbers. `nans` and
+    `infinities` are of the whole values, before and after.
+    """
+
+    elements: int
+    changed: int
+    rows: int = 0
+    changed_rows: int = 0
+    before: float | None = None
+    after: float | None = None
+    change: float | None = None
+    largest: float | None = None
+    nans: tuple[int, int] = (0, 0)
+    infinities: tuple[int, int] = (0, 0)
+
+    @property
+    def relative(self) -> float | None:
+        """The norm of the change as a part of that of the value before; None where that is 0 and the change is not."""
+        return ratio(self.change, self.before)
+
+    @property
+    def cosine(self) -> float | None:
+        """The cosine of the angle between the values; None where one of them is zero."""
+        if self.before is None or self.after is None or self.change is None:
+            return None
+        product = self.before * self.after
+        if product == 0 or not math.isfinite(product):
+            return None
+        # 1 - cos, which is small, without the cancellation of sums that are nearly equal.
+        distance = (self.change - abs(self.before - self.after)) * (self.change + abs(self.before - self.after))
+        return max(-1.0, min(1.0, 1 - distance / (2 * product)))
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the value has NaN or infinities that it had not."""
+        return self.nans[1] > self.nans[0] or self.infinities[1] > self.infinities[0]
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    """A part of a whole; 0 where both are 0, and None where only the whole is, or one is not known."""
+    if part is None or whole is None or not math.isfinite(part) or not math.isfinite(whole):
+        return None
+    return part / whole if whole else 0.0 if part == 0 else None
+
+
+def are_comparable(before: Record, after: Record) -> bool:
+    """Whether the elements of two values can be told to be the same ones: all of them, or those of the shared rows."""
+    if before.strides != after.strides or not all(_is_whole(record) for record in (before, after)):
+        return False
+    if before.dtype != after.dtype and not {before.dtype, after.dtype} <= KINDS.keys():
+        return False
+    if before.shape == after.shape:
+        return before.dtype in DTYPES or before.size == after.size
+    if len(before.shape) != len(after.shape) or before.shape[1:] != after.shape[1:]:
+        return False
+    # Of what is no number, rows need not be whole bytes.
+    return bool(before.shape) and before.strides is None and before.dtype in KINDS
+
+
+def measure(before: Record, after: Record, old: Values, new: Values) -> Statistics:
+    """The statistics of a change, for records that are comparable.
+
+    Both values are read through, and so verified. Raises MissingObjectError, DamagedObjectError or ManifestError where
+    one cannot be.
+    """
+    import numpy as np
+
+    tally = _Tally(before.dtype, after.dtype)
+    streams = [
+        Stream(record.dtype, record.shape, record.size, values.runs(record))
+        for record, values in ((before, old), (after, new))
+    ]
+    has_rows = len(before.shape) > 1 and before.strides is None and before.dtype in KINDS
+    row = math.prod(before.shape[1:]) if has_rows else 0
+    elements = _elements(before, after)
+    with np.errstate(all="ignore"):
+        for count, ends in _blocks(elements, row):
+            taken = [stream.take(count * width) for stream, width in zip(streams, tally.widths, strict=True)]
+            tally.add(taken[0], taken[1], row, ends=ends)
+        for side, (record, stream, width) in enumerate(zip((before, after), streams, tally.widths, strict=True)):
+            left = record.size - elements * width
+            for start in range(0, left, _BLOCK * width):
+                tally.see(side, stream.take(min(_BLOCK * width, left - start)))
+            stream.finish()
+    return tally.result(elements, elements // row if row else 0)
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether a value has the bytes of its dtype and shape."""
+    if record.dtype not in DTYPES:
+        return True
+    return math.prod(record.shape) * DTYPES[record.dtype].bits == 8 * record.size
+
+
+def _elements(before: Record, after: Record) -> int:
+    """How many elements are on both sides; bytes, where they are no numbers."""
+    if before.dtype not in KINDS:
+        return min(before.size, after.size)
+    return min(math.prod(before.shape), math.prod(after.shape))
+
+
+def _blocks(elements: int, row: int) -> Iterator[tuple[int, bool]]:
+    """Runs of elements, each with whether it ends with a row: several rows, or a part of one, or any number if 0."""
+    if row <= _BLOCK:
+        step = _BLOCK // row * row if row else _BLOCK
+        for start in range(0, elements, step):
+            yield min(step, elements - start), True
+        return
+    for _ in range(elements // row):
+        for start in range(0, row, _BLOCK):
+            yield min(_BLOCK, row - start), start + _BLOCK >= row
+
+
+class _Tally:
+    """Sums over the blocks of two values."""
+
+    def __init__(self, before: str, after: str) -> None:
+        import numpy as np
+
+        self._np = np
+        self._loaders = [_Loader(dtype) for dtype in (before, after)]
+        self._same_dtype = before == after
+        self._are_numbers = before in KINDS
+        self._difference: Floats = np.empty(_BLOCK, "<f8")
+        self._mask = np.empty(_BLOCK, np.bool_)
+        self._row_changed = False
+        self._changed = self._changed_rows = 0
+        self._squares = [0.0, 0.0, 0.0]
+        self._largest = 0.0
+        self._nans = [0, 0]
+        self._infinities = [0, 0]
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Bytes of an element, before and after."""
+        return self._loaders[0].width, self._loaders[1].width
+
+    def add(self, old: memoryview, new: memoryview, row: int, *, ends: bool) -> None:
+        """A block of elements of both sides, of several rows or of a part of one."""
+        np = self._np
+        words = [loader.words(data) for loader, data in zip(self._loaders, (old, new), strict=True)]
+        mask = self._mask[: len(words[0])]
+        bits = words
+        if not self._same_dtype:
+            bits = [loader.numbers(given).view("<u8") for loader, given in zip(self._loaders, words, strict=True)]
+        np.not_equal(bits[0], bits[1], out=mask)
+        changed = int(np.count_nonzero(mask))
+        if self._are_numbers:
+            self._add_numbers(words, changed)
+        self._changed += changed
+        if row > _BLOCK:
+            self._row_changed = self._row_changed or changed > 0
+            if ends:
+                self._changed_rows += self._row_changed
+                self._row_changed = False
+        elif row and changed:
+            rows = mask.reshape(-1, row)
+            self._changed_rows += len(rows) if changed == len(mask) else int(np.count_nonzero(rows.any(axis=1)))
+
+    def see(self, side: int, data: memoryview) -> None:
+        """Elements of one side that the other has not."""
+        loader = self._loaders[side]
+        if self._are_numbers and loader.floating:
+            self._count_specials(side, loader.numbers(loader.words(data)))
+
+    def _add_numbers(self, words: "list[Words]", changed: int) -> None:
+        """The sums over a block; where no bits changed, the one side stands for both."""
+        np = self._np
+        old = self._loaders[0].numbers(words[0])
+        square = float(old @ old)
+        if not changed and math.isfinite(square):
+            self._squares[0] += square
+            self._squares[1] += square
+            return
+        new = self._loaders[1].numbers(words[1])
+        squares = [square, float(new @ new)]
+        if not all(map(math.isfinite, squares)):
+            self._count_specials(0, old)
+            self._count_specials(1, new)
+            finite = np.isfinite(old) & np.isfinite(new)
+            old, new = np.where(finite, old, 0), np.where(finite, new, 0)
+            squares = [float(old @ old), float(new @ new)]
+        difference = self._difference[: len(old)]
+        np.subtract(new, old, out=difference)
+        for index, value in enumerate((*squares, float(difference @ difference))):
+            self._squares[index] += value
+        if len(difference):
+            self._largest = max(self._largest, float(difference.max()), -float(difference.min()))
+
+    def _count_specials(self, side: int, numbers: "Floats") -> None:
+        np = self._np
+        self._nans[side] += int(np.count_nonzero(np.isnan(numbers)))
+        self._infinities[side] += int(np.count_nonzero(np.isinf(numbers)))
+
+    def result(self, elements: int, rows: int) -> Statistics:
+        """The statistics of all that was added."""
+        if not self._are_numbers:
+            return Statistics(elements, self._changed)
+        before, after, change = map(math.sqrt, self._squares)
+        nans, infinities = (self._nans[0], self._nans[1]), (self._infinities[0], self._infinities[1])
+        return Statistics(
+            elements, self._changed, rows, self._changed_rows, before, after, change, self._largest, nans, infinities
+        )
+
+
+class _Loader:
+    """The elements of one side: as words whose bits are compared, and as float64 in a buffer that is used again."""
+
+    def __init__(self, dtype: str) -> None:
+        import numpy as np
+
+        self._np = np
+        self.width = DTYPES[dtype].word if dtype in KINDS else 1
+        self.floating = KINDS.get(dtype) == FLOAT
+        self._wide = np.empty(_BLOCK, "<u4") if dtype == "BF16" else None
+        letter = "f" if self.floating else "i" if dtype.startswith("I") else "u"
+        self._type = f"<{letter}{self.width}"
+        self._numbers: Floats = np.empty(_BLOCK, "<f8")
+
+    def words(self, data: memoryview) -> "Words":
+        words: Words = self._np.frombuffer(data, f"<u{self.width}")
+        return words
+
+    def numbers(self, words: "Words") -> "Floats":
+        """The numbers, until it is called again."""
+        numbers = self._numbers[: len(words)]
+        if self._wide is None:
+            numbers[...] = words.view(self._type)
+        else:
+            wide = self._wide[: len(words)]
+            wide[...] = words
+            self._np.left_shift(wide, 16, out=wide)
+            numbers[...] = wide.view("<f4")
+        return numbers
