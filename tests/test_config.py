@@ -30,6 +30,10 @@ from git_theta.sharing import Sharing
         ({"theta.skipsmudge": ""}, Settings(skip_smudge=False)),
         ({"theta.skipsmudge": "Yes", "theta.fsync": "ON"}, Settings(skip_smudge=True, fsync=True)),
         ({"theta.skipsmudge": "off", "theta.fsync": "0"}, Settings()),
+        ({"theta.diffstats": "auto"}, Settings(diff_stats_bytes=GIB // 2)),
+        ({"theta.diffstats": "2g"}, Settings(diff_stats_bytes=2 * GIB)),
+        *(({"theta.diffstats": value}, Settings(diff_stats_bytes=0)) for value in ("false", "0", "off", "")),
+        *(({"theta.diffstats": value}, Settings(diff_stats_bytes=2**63 - 1)) for value in ("true", "1", "Yes", None)),
         *(({"core.sharedrepository": value}, Settings()) for value in ("umask", "0", "false", "no", "")),
         *(
             ({"core.sharedrepository": value}, Settings(sharing=Sharing(0o660)))
@@ -58,6 +62,7 @@ def test_the_environment_goes_before_the_configuration(value: str, skip: bool, c
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        *(("theta.diffStats", value) for value in ("much", "1.5g", "-1", "AUTO")),
         *(("theta.compression", value) for value in ("zip", "AUTO", "", None)),
         *(("theta.maxObjectSize", value) for value in ("64", "65535", "-1", "1.5g", "1gb", " 1g", "g", "", None)),
         *(("theta.maxObjectSize", value) for value in ("9" * 16, "9" * 15 + "t", "0x10000", "٣٣٣٣٣٣")),

@@ -14,6 +14,8 @@ SECTIONS = ("core", "theta")
 """The sections of the configuration that hold them."""
 
 GIB = 2**30
+DIFF_STATS_BYTES = 512 * 2**20
+_NO_LIMIT = 2**63 - 1
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": GIB, "t": 2**40}
 _NUMBER = re.compile(r"([0-9]{1,15})([kmgt]?)\Z", re.IGNORECASE)
 _TRUE = {"true", "yes", "on", "1"}
@@ -37,7 +39,8 @@ class Settings:
     fsync: flush each object to the disk before it gets its name. sharing: who else may use what is stored.
     updates: how a new version of a value may be stored, beside "dense"; of equals, the first is taken. detect_low_rank:
     look for a low-rank update by itself, too. merge_device: "" merges with NumPy; "cpu", "cuda", "cuda:1", ... with
-    torch on that device.
+    torch on that device. diff_stats_bytes: of as many bytes of changed values `git theta diff` computes statistics
+    without being asked.
     """
 
     compression: str = "auto"
@@ -50,6 +53,7 @@ class Settings:
     updates: tuple[str, ...] = ("cast", "sparse", "delta")
     detect_low_rank: bool = False
     merge_device: str = ""
+    diff_stats_bytes: int = DIFF_STATS_BYTES
 
     def __post_init__(self) -> None:
         if self.compression not in ("auto", "none"):
@@ -116,6 +120,19 @@ def _boolean(key: str, value: str | None) -> bool:
     return text in _TRUE
 
 
+def _limit(key: str, value: str | None) -> int:
+    """A number of bytes: as many as there are for true, none for false."""
+    if value == "auto":
+        return DIFF_STATS_BYTES
+    for parse in (_boolean, _integer):
+        try:
+            found = parse(key, value)
+        except ConfigError:
+            continue
+        return found * _NO_LIMIT if isinstance(found, bool) else found
+    raise ConfigError(f"{key} is {value!r}; set it to auto, true, false or a size as 512m")
+
+
 def _sharing(key: str, value: str | None) -> Sharing:
     if value in _SHARINGS:
         return _SHARINGS[value]
@@ -138,6 +155,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[str, str | None], object]]] = {
     "theta.updates": ("updates", _words),
     "theta.detectLowRank": ("detect_low_rank", _boolean),
     "theta.merge.device": ("merge_device", _text),
+    "theta.diffStats": ("diff_stats_bytes", _limit),
 }
 
 
