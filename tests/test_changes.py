@@ -23,7 +23,7 @@ def only(before: Manifest, after: Manifest) -> Change:
 
 def test_nothing_changed() -> None:
     made = compare(OLD, OLD)
-    assert (made.items, made.unchanged, made.layout, made.added_bytes) == ((), 2, False, 0)
+    assert (made.items, made.unchanged, made.is_layout_new, made.added_bytes) == ((), 2, False, 0)
 
 
 def test_added_removed_and_changed() -> None:
@@ -34,7 +34,7 @@ def test_added_removed_and_changed() -> None:
         ("w", Kind.CHANGED),
     ]
     assert made.unchanged == 0
-    assert made.layout, "the file has other names in it"
+    assert made.is_layout_new, "the file has other names in it"
     assert [item.name for item in made.of(Kind.ADDED)] == ["new"]
     assert compare(OLD, manifest(w=2, k=0)).unchanged == 1
 
@@ -106,7 +106,7 @@ def test_ties() -> None:
 def test_a_tie_that_is_turned_round_is_no_change() -> None:
     one, other = (manifest(**{name: record(1, views={tied: None})}) for name, tied in (("w", "k"), ("k", "w")))
     made = compare(one, other)
-    assert (made.items, made.unchanged, made.layout) == ((), 1, True)
+    assert (made.items, made.unchanged, made.is_layout_new) == ((), 1, True)
     trained = manifest(k=record(2, views={"w": None}))
     item = only(one, trained)
     assert (item.kind, item.name) == (Kind.CHANGED, "k")
@@ -115,7 +115,18 @@ def test_a_tie_that_is_turned_round_is_no_change() -> None:
 
 def test_only_the_rest_of_the_file_changed() -> None:
     made = compare(manifest("one order", w=1, k=0), manifest("another", w=1, k=0))
-    assert (made.items, made.unchanged, made.layout) == ((), 2, True)
+    assert (made.items, made.unchanged, made.is_layout_new, made.is_only_beside) == ((), 2, True, True)
+    made = compare(manifest("one order", w=1, k=0), manifest("another", w=2, k=0))
+    assert (len(made.items), made.is_only_beside) == (1, True)
+    assert not compare(manifest(w=1, k=0), manifest(w=1)).is_only_beside, "a header has the names"
+
+
+def test_only_what_is_chosen() -> None:
+    made = compare(OLD, manifest(w=2, kept=0, key=3), lambda name: name.startswith("k"))
+    assert [(item.name, item.kind) for item in made.items] == [("kept", Kind.RENAMED), ("key", Kind.ADDED)]
+    assert (made.parameters, made.unchanged) == (2, 0)
+    made = compare(OLD, manifest(w=2, k=0), lambda name: name == "k")
+    assert (made.items, made.parameters, made.unchanged) == ((), 1, 1)
 
 
 def test_updates_and_bytes_are_those_that_came_to_it() -> None:
@@ -128,5 +139,8 @@ def test_updates_and_bytes_are_those_that_came_to_it() -> None:
     assert made.items[0].steps == (step,)
     assert made.added_bytes == 27
     assert compare(after, before).items[0].steps == ()
+    resized = replace(record(3, shape=(4, 3)), store=(replace(base.store[0], shape=(2, 3)), step))
+    [item] = compare(before, replace(before, parameters={"w": resized})).items
+    assert item.steps == (step,), "the step of the old value is the same one, though it now says its shape"
     assert compare(after, before).added_bytes == 0
     assert only(OLD, manifest(w=2, k=0)).steps == record(2).store

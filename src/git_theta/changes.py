@@ -5,7 +5,7 @@ was untied.
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from git_theta.folding import natural_order
@@ -71,8 +71,9 @@ class Change:
         """The updates that the new value is stored by, without those that it has of the old one."""
         if self.after is None or self.after.owner:
             return ()
-        had = self.before.record.store if self.before else ()
-        return tuple(step for step in self.after.record.store if step not in had)
+        # A step says what it is a value of only where that differs from its record, which may be another one now.
+        had = {(step.update, step.pieces) for step in self.before.record.store} if self.before else set()
+        return tuple(step for step in self.after.record.store if (step.update, step.pieces) not in had)
 
     def reversed(self) -> "Change":
         """The change back."""
@@ -81,14 +82,18 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The changes, in natural order of their names, `unchanged` parameters, and the bytes that the new ones add.
+    """The changes, in natural order of their names, and the bytes that the new version adds.
 
-    `layout`: whether what is no parameter's changed too: metadata, the order in the file.
+    `parameters` counts those of the new version (of the old one, where there is no new one), `unchanged` those that are
+    in no change. `is_layout_new`: whether what is no parameter's value changed too: header, metadata, the order in the
+    file; `is_only_beside`: whether that is so while names, dtypes and shapes are the same.
     """
 
     items: tuple[Change, ...]
+    parameters: int
     unchanged: int
-    layout: bool
+    is_layout_new: bool
+    is_only_beside: bool
     added_bytes: int
 
     def of(self, kind: Kind) -> tuple[Change, ...]:
@@ -96,8 +101,10 @@ class Changes:
         return tuple(item for item in self.items if item.kind is kind)
 
 
-def compare(before: Manifest | None, after: Manifest | None) -> Changes:
-    """What changed; None stands for a version without the checkpoint."""
+def compare(
+    before: Manifest | None, after: Manifest | None, is_chosen: Callable[[str], bool] = lambda name: True
+) -> Changes:
+    """What changed in parameters of chosen names; None stands for a version without the checkpoint."""
     items: list[Change] = []
     if before is not None and after is not None:
         items = list(_both(before, after))
@@ -105,11 +112,17 @@ def compare(before: Manifest | None, after: Manifest | None) -> Changes:
         items = [Change(Kind.ADDED, None, Face(name, record)) for name, record in after.parameters.items()]
     elif before is not None:
         items = [Change(Kind.REMOVED, Face(name, record), None) for name, record in before.parameters.items()]
-    items.sort(key=lambda item: (natural_order(item.name), item.kind.value))
-    touched = {item.after.name for item in items if item.after and not item.after.owner}
     layouts = [side.layout.digest if side else None for side in (before, after)]
-    unchanged = len(after.parameters) - len(touched) if after else 0
-    return Changes(tuple(items), unchanged, layouts[0] != layouts[1], _added_bytes(before, after))
+    is_only_beside = layouts[0] != layouts[1] and all(item.kind is Kind.CHANGED for item in items)
+    items = sorted(
+        (item for item in items if is_chosen(item.name)), key=lambda item: (natural_order(item.name), item.kind.value)
+    )
+    side = after or before
+    parameters = sum(map(is_chosen, side.parameters)) if side else 0
+    touched = {item.after.name for item in items if item.after and not item.after.owner}
+    unchanged = parameters - len(touched) if after else 0
+    added = _added_bytes(before, after)
+    return Changes(tuple(items), parameters, unchanged, layouts[0] != layouts[1], is_only_beside, added)
 
 
 def rows(before: Record, after: Record) -> int | None:

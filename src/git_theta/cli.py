@@ -24,6 +24,7 @@ _VERBS = {
     "checkout": "checkout",
     "compact": "compact",
     "completion": "completion",
+    "diff": "diff",
     "doctor": "doctor",
     "env": "env",
     "fetch": "fetch",

@@ -13,7 +13,7 @@ from git_theta.config import Settings
 from git_theta.source import FileSource
 from git_theta.store import Store, open_store, reporting_full_disk
 
-__all__ = ["Depot", "open_depot", "spooled"]
+__all__ = ["Depot", "make_ready", "open_depot", "spooled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,14 @@ class Depot:
 
 def open_depot(theta_dir: Path, settings: Settings) -> Depot:
     """The depot below `<git common dir>/theta`, this process being made ready to code and decode."""
+    make_ready()
+    return Depot(open_store(theta_dir, settings), Catalogue(theta_dir / "catalogue.sqlite", settings.sharing), settings)
+
+
+def make_ready() -> None:
+    """Have this process made ready to code, decode and compute."""
     libc.keep_freed()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start a thread per core, to no use here
-    return Depot(open_store(theta_dir, settings), Catalogue(theta_dir / "catalogue.sqlite", settings.sharing), settings)
 
 
 @contextmanager

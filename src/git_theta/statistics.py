@@ -6,7 +6,7 @@ is another number.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     Words = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
-__all__ = ["Statistics", "Values", "are_comparable", "measure", "ratio"]
+__all__ = ["Statistics", "Values", "are_comparable", "measure", "total"]
 
 _BLOCK = 2**16
 """Elements that are looked at in one go: so few that they stay in a core's cache, so many that calls cost little."""
@@ -59,7 +59,9 @@ class Statistics:
     @property
     def relative(self) -> float | None:
         """The norm of the change as a part of that of the value before; None where that is 0 and the change is not."""
-        return ratio(self.change, self.before)
+        if self.change is None or self.before is None or not math.isfinite(self.change + self.before):
+            return None
+        return self.change / self.before if self.before else 0.0 if self.change == 0 else None
 
     @property
     def cosine(self) -> float | None:
@@ -79,11 +81,21 @@ class Statistics:
         return self.nans[1] > self.nans[0] or self.infinities[1] > self.infinities[0]
 
 
-def ratio(part: float | None, whole: float | None) -> float | None:
-    """A part of a whole; 0 where both are 0, and None where only the whole is, or one is not known."""
-    if part is None or whole is None or not math.isfinite(part) or not math.isfinite(whole):
-        return None
-    return part / whole if whole else 0.0 if part == 0 else None
+def total(parts: Sequence[Statistics]) -> Statistics:
+    """The statistics of values taken together, as if they were one; there are no norms where one part has none."""
+    counts = [sum(getattr(part, name) for part in parts) for name in ("elements", "changed", "rows", "changed_rows")]
+    norms: list[float | None] = [
+        None if None in found else math.hypot(*(norm for norm in found if norm is not None))
+        for found in ([getattr(part, name) for part in parts] for name in ("before", "after", "change"))
+    ]
+    largest = [part.largest for part in parts if part.largest is not None]
+    return Statistics(
+        *(counts[0], counts[1], counts[2], counts[3]),
+        *(norms[0], norms[1], norms[2]),
+        max(largest) if len(largest) == len(parts) > 0 else None,
+        (sum(part.nans[0] for part in parts), sum(part.nans[1] for part in parts)),
+        (sum(part.infinities[0] for part in parts), sum(part.infinities[1] for part in parts)),
+    )
 
 
 def are_comparable(before: Record, after: Record) -> bool:

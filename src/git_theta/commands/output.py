@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from git_theta.names import shown_path
+from git_theta.wording import count, size
 
 __all__ = [
     "VERSION",
@@ -25,21 +26,6 @@ __all__ = [
 
 VERSION = 1
 _GAP = "  "
-
-
-def size(size_bytes: int) -> str:
-    """A size as people read it: "1.9 MB", in powers of ten as disks are sold and models are published."""
-    value = float(size_bytes)
-    for unit in ("B", "KB", "MB", "GB", "TB", "PB"):
-        if value < 999.95 or unit == "PB":
-            break
-        value /= 1000
-    return f"{size_bytes} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun, "1 file" or "2,000 files"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def object_counts(objects: Mapping[str, int], missing: Mapping[str, int]) -> dict[str, object]:

@@ -1,0 +1,287 @@
+"""`git theta diff`: what changed in checkpoints, between commits, the index, the worktree, or any two files."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from git_theta import git, revisions
+from git_theta.commands import output
+from git_theta.commands.place import Place, find_place
+from git_theta.config import Settings
+from git_theta.errors import InputError, ThetaError
+from git_theta.manifest import MAX_MANIFEST_BYTES
+from git_theta.names import shown_path
+from git_theta.revisions import Difference, Side
+
+if TYPE_CHECKING:
+    from git_theta.commands.diff_output import Show
+    from git_theta.comparison import Comparison
+    from git_theta.versions import Version
+
+__all__ = ["command"]
+
+_DASHED = "git_theta.dashed"
+_NO_LIMIT = 2**63 - 1
+
+
+class _Command(click.Command):
+    """A command that knows which arguments stand behind "--": they are paths, whatever else they could be."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta[_DASHED] = tuple(args[at + 1 :]) if at < len(args) else None
+        return super().parse_args(ctx, args[:at])
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is compared: two files or blobs (`operands`), or revisions, the index and the worktree."""
+
+    operands: tuple[str, ...] = ()
+    revisions: tuple[str, ...] = ()
+    paths: tuple[bytes, ...] = ()
+
+
+@click.command(cls=_Command, short_help="Show what changed in checkpoints.")
+@click.option("--cached", "--staged", is_flag=True, help="Compare the index with HEAD, or with A.")
+@click.option("--no-index", is_flag=True, help="Compare two files, be they tracked or not.")
+@click.option("--stats/--no-stats", default=None, help="Compute statistics whatever they cost, or none.")
+@click.option("--param", "patterns", metavar="GLOB", multiple=True, help="Only parameters whose name matches.")
+@click.option("--full", is_flag=True, help="A line for every parameter; otherwise similar names are folded.")
+@click.option(
+    "--sort", type=click.Choice(["name", "rel", "size"]), default="name", help="By name, relative change or size."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if there are differences.")
+@click.argument("words", metavar="[A [B]] [PATH]...", nargs=-1, type=click.Path())
+@click.pass_context
+def command(
+    ctx: click.Context,
+    cached: bool,
+    no_index: bool,
+    stats: bool | None,
+    patterns: tuple[str, ...],
+    full: bool,
+    sort: str,
+    as_json: bool,
+    exit_code: bool,
+    words: tuple[str, ...],
+) -> int:
+    """Show which parameters changed: between the index and the worktree, between revision A and the worktree, or
+    between revisions A and B; or between two files of any format.
+    """
+    from git_theta.commands.diff_output import Json, Text
+    from git_theta.depot import make_ready
+    from git_theta.report import Sort
+
+    make_ready()
+    place = find_place()
+    asked = _asked(place, words, ctx.meta[_DASHED], no_index=no_index)
+    show = Json(full, Sort(sort)) if as_json else Text(place, full, Sort(sort))
+    with _Comparer(place, patterns, stats) as comparer:
+        if asked.operands:
+            comparer.compare_files(asked.operands, show)
+        elif place is not None:
+            comparer.compare_revisions(place, asked, show, cached=cached)
+    show.end()
+    return comparer.code or int(exit_code and show.found)
+
+
+def _asked(place: Place | None, words: Sequence[str], dashed: Sequence[str] | None, *, no_index: bool) -> _Asked:
+    """What the arguments mean, as Git reads its own: revisions first, then paths."""
+    if no_index or place is None:
+        operands = (*words, *(dashed or ()))
+        if len(operands) != 2:
+            raise InputError("two files are compared here: git theta diff OLD NEW")
+        return _Asked(operands)
+    if dashed is None and len(words) == 2 and _are_operands(place, words):
+        return _Asked(tuple(words))
+    found: list[str] = []
+    rest = list(words)
+    while rest and len(found) < 2 and (dashed is not None or _means_revision(place, rest[0])):
+        found += _revisions(place, rest.pop(0))
+    if len(found) > 2 or (dashed is not None and rest):
+        raise InputError("at most two revisions are compared")
+    for word in rest:
+        _check_path(place, word)
+    return _Asked(
+        (), tuple(found), tuple(place.repository.path_of(word, place.cwd) for word in (*rest, *(dashed or ())))
+    )
+
+
+def _are_operands(place: Place, words: Sequence[str]) -> bool:
+    """Whether two arguments are files to compare with each other: one is of a revision, or not in the index."""
+    names = [
+        ":" in word and not os.path.lexists(word) and git.blob_named(word, place.cwd) is not None for word in words
+    ]
+    if not all(named or Path(word).is_file() for word, named in zip(words, names, strict=True)):
+        return False
+    if any(
+        revisions.is_revision(place.repository, word) for word, named in zip(words, names, strict=True) if not named
+    ):
+        return False
+    return any(names) or not all(_is_in_index(place, word) for word in words)
+
+
+def _is_in_index(place: Place, word: str) -> bool:
+    try:
+        return bool(place.repository.index([place.repository.path_of(word, place.cwd)]))
+    except ThetaError:
+        return False
+
+
+def _means_revision(place: Place, word: str) -> bool:
+    """Whether an argument is a revision, or a range of them; raises InputError where it is a path as well."""
+    ends = _ends(word)
+    if not all(revisions.is_revision(place.repository, end) for end in ends):
+        return False
+    # A bare repository has no paths.
+    if place.repository.worktree is not None and os.path.lexists(word):
+        raise InputError(f"{shown_path(word)}: a revision and a path have this name; put -- behind it, or before it")
+    return True
+
+
+def _ends(word: str) -> list[str]:
+    """The revision that an argument may be, or both ends of the range; ".." is a path, and not HEAD twice."""
+    if word in ("..", "...") or ".." not in word:
+        return [word]
+    before, _, after = word.partition("...") if "..." in word else word.partition("..")
+    return [before or "HEAD", after or "HEAD"]
+
+
+def _revisions(place: Place, word: str) -> list[str]:
+    """The revisions of an argument: one, or the two that a range is about."""
+    ends = _ends(word)
+    if not all(revisions.is_revision(place.repository, end) for end in ends):
+        raise InputError(f"{shown_path(word)}: no such revision")
+    if "..." in word:
+        ends[0] = place.repository.git("merge-base", *ends, accept=(0, 1)).decode().strip()
+        if not ends[0]:
+            raise InputError(f"{shown_path(word)}: these have no common ancestor")
+    return ends
+
+
+def _check_path(place: Place, word: str) -> None:
+    if not os.path.lexists(word) and not _is_in_index(place, word):
+        raise InputError(f"{shown_path(word)}: no such revision or path; to name a path that is gone, put -- before it")
+
+
+class _Comparer:
+    """Compares one pair of versions after another; `code` is the exit code that the first error asks for."""
+
+    def __init__(self, place: Place | None, patterns: Sequence[str], stats: bool | None) -> None:
+        self._patterns = patterns
+        self._wants_stats = stats is not False
+        self._settings = place.settings() if place else Settings()
+        self._store = place.store() if place else None
+        self._theta_dir = place.repository.theta_dir if place else None
+        self._place = place
+        self._stack = ExitStack()
+        limits = {True: _NO_LIMIT, False: 0, None: self._settings.diff_stats_bytes}
+        self._room = limits[stats]
+        self.code = 0
+
+    def __enter__(self) -> "_Comparer":
+        from git_theta.ledger import Ledger
+
+        self._ledger = None
+        if self._theta_dir and self._wants_stats:
+            path = self._theta_dir / "statistics.sqlite"
+            self._ledger = self._stack.enter_context(closing(Ledger(path, self._settings.sharing)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def compare_files(self, operands: Sequence[str], show: "Show") -> None:
+        """Compare two files, or blobs of revisions."""
+        with ExitStack() as stack:
+            versions = []
+            for word in operands:
+                with _naming(word):
+                    versions.append(self._operand(word, stack))
+            compared = self._compared(versions[0], versions[1])
+        if self._is_shown(compared):
+            show.one([os.fsencode(word) for word in operands], compared)
+
+    def compare_revisions(self, place: Place, asked: _Asked, show: "Show", *, cached: bool) -> None:
+        """Compare the files that differ; where one cannot be, the others are."""
+        if len(asked.revisions) < 2 and not cached:
+            place.repository.top()
+        found = revisions.differing(place.repository, asked.revisions, asked.paths, cached=cached)
+        for item in revisions.checkpoints(place.repository, found):
+            try:
+                self._compare_difference(place, item, show)
+            except ThetaError as error:
+                output.complain(item.path, error)
+                self.code = self.code or error.exit_code
+
+    def _compare_difference(self, place: Place, item: Difference, show: "Show") -> None:
+        if item.unmerged:
+            raise InputError("it is in conflict; take a side: git checkout --ours (or --theirs), then git add")
+        with ExitStack() as stack:
+            before = self._side(place, item.before, stack) if item.before else None
+            after = self._side(place, item.after, stack) if item.after else None
+            compared = self._compared(before, after)
+        if self._is_shown(compared):
+            show.one([side.path for side in (item.before, item.after) if side], compared)
+
+    def _compared(self, before: "Version | None", after: "Version | None") -> "Comparison":
+        from git_theta import comparison
+
+        measure = comparison.Measuring(self._room, self._settings.thread_count, self._ledger, _progress)
+        compared = comparison.of(before, after, measure, self._is_chosen)
+        self._room -= compared.measured_bytes
+        return compared
+
+    def _is_shown(self, compared: "Comparison") -> bool:
+        return bool(compared.changes.items) or not (compared.is_empty or self._patterns)
+
+    def _is_chosen(self, name: str) -> bool:
+        return not self._patterns or any(fnmatchcase(name, pattern) for pattern in self._patterns)
+
+    def _side(self, place: Place, side: Side, stack: ExitStack) -> "Version | None":
+        from git_theta import versions
+
+        if side.oid:
+            return self._blob(place, side.oid)
+        path = place.repository.top() / os.fsdecode(side.path)
+        return stack.enter_context(versions.of_file(path, self._store, self._settings.thread_count))
+
+    def _operand(self, word: str, stack: ExitStack) -> "Version | None":
+        from git_theta import versions
+
+        if self._place and not os.path.lexists(word):
+            oid = git.blob_named(word, self._place.cwd)
+            if oid:
+                return self._blob(self._place, oid)
+        return stack.enter_context(versions.of_file(Path(word), self._store, self._settings.thread_count))
+
+    def _blob(self, place: Place, oid: str) -> "Version | None":
+        """The version that a blob is; None for an empty one."""
+        from git_theta import versions
+
+        content = place.repository.blobs([oid], MAX_MANIFEST_BYTES).get(oid)
+        if content == b"":
+            return None
+        return versions.of_blob(content or b"?", place.store())
+
+
+@contextmanager
+def _naming(word: str) -> Iterator[None]:
+    try:
+        yield
+    except ThetaError as error:
+        raise type(error)(f"{shown_path(word)}: {error}") from error
+
+
+@contextmanager
+def _progress(total_bytes: int) -> Iterator[Callable[[int], None]]:
+    with output.progress(total_bytes) as begin:
+        yield begin("statistics")

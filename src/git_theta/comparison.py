@@ -1,0 +1,110 @@
+"""A comparison of two versions of a checkpoint: what changed, what it amounts to, and what was not looked at."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from enum import Enum
+
+from git_theta import measuring
+from git_theta.changes import Change, Changes, compare
+from git_theta.errors import ThetaError
+from git_theta.ledger import Ledger, Pair
+from git_theta.manifest import Manifest
+from git_theta.measuring import Found
+from git_theta.statistics import Statistics
+from git_theta.versions import Version
+
+__all__ = ["Comparison", "Measuring", "Rest", "of"]
+
+
+class Rest(Enum):
+    """What changed in a file beside its parameters, where these are the same ones as before."""
+
+    SAME = ""
+    ORDER = "order"
+    SKELETON = "metadata"
+    UNKNOWN = "unknown"  # the order or the metadata: what would tell is missing or damaged
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """How statistics are come by: computed for at most `limit_bytes` of values, or those that `ledger` has.
+
+    `progress` makes, of the bytes that there are to do, what is told of bytes done, from several threads.
+    """
+
+    limit_bytes: int
+    threads: int = 1
+    ledger: Ledger | None = None
+    progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] = lambda size_bytes: nullcontext(_ignored)
+
+
+def _ignored(size_bytes: int) -> None:
+    """Progress that nobody looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two versions, None where there is none.
+
+    `left`: pairs of values that were left unmeasured, being too many bytes. `measured_bytes` of values were read.
+    `is_kept`: whether the new version is stored, and so what it costs is known.
+    """
+
+    before: Manifest | None
+    after: Manifest | None
+    changes: Changes
+    found: Found
+    left: tuple[Pair, ...]
+    rest: Rest
+    measured_bytes: int
+    is_kept: bool
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the versions are the same in every byte."""
+        return self.before is not None and self.after is not None and self.before.digest == self.after.digest
+
+    def statistics(self, change: Change) -> Statistics | None:
+        """Those of a change; None where they were not, or cannot be, computed."""
+        found = self.found.get(change.pair) if change.pair else None
+        return found if isinstance(found, Statistics) else None
+
+    @property
+    def errors(self) -> list[ThetaError]:
+        """Why some were not computed."""
+        return [found for found in self.found.values() if isinstance(found, ThetaError)]
+
+
+def of(
+    before: Version | None,
+    after: Version | None,
+    measure: Measuring,
+    is_chosen: Callable[[str], bool] = lambda name: True,
+) -> Comparison:
+    """The comparison, as far as parameters of chosen names are concerned."""
+    manifests = [side.manifest if side else None for side in (before, after)]
+    changes = compare(*manifests, is_chosen)
+    pairs = [item.pair for item in changes.items if item.pair]
+    found, left = measuring.known(pairs, measure.ledger)
+    todo = sum(map(measuring.size_bytes, left))
+    if before and after and left and todo <= measure.limit_bytes:
+        with measure.progress(todo) as told:
+            found |= measuring.measured(left, before.values, after.values, measure.threads, measure.ledger, told)
+        left = []
+    is_kept = after is not None and after.is_kept
+    return Comparison(
+        *manifests, changes, found, tuple(left), _rest(changes, before, after), 0 if left else todo, is_kept
+    )
+
+
+def _rest(changes: Changes, before: Version | None, after: Version | None) -> Rest:
+    """What else changed; only where names, dtypes and shapes are the same, for a header has those in it as well."""
+    if not changes.is_only_beside or before is None or after is None or before.manifest.format != after.manifest.format:
+        return Rest.SAME
+    try:
+        layouts = before.layout(), after.layout()
+    except ThetaError:
+        return Rest.UNKNOWN
+    named = [[part.name for part in layout.parts if part.name is not None] for layout in layouts]
+    return Rest.ORDER if named[0] != named[1] else Rest.SKELETON

@@ -1,0 +1,315 @@
+"""A comparison as lines of text: a line for the file, one or two for each group of parameters, and what is alarming."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from git_theta.changes import Change, Kind, rows
+from git_theta.comparison import Comparison, Rest
+from git_theta.errors import MissingObjectError
+from git_theta.folding import fold, frame
+from git_theta.manifest import Record
+from git_theta.measuring import size_bytes
+from git_theta.names import shown
+from git_theta.statistics import Statistics, total
+from git_theta.tensor import OPAQUE
+from git_theta.wording import count, size
+
+__all__ = ["Group", "Line", "Sort", "Style", "groups", "lines"]
+
+_NONE = "0" * 7
+_INDENT = "        "
+_WIDEST_NAME = 60
+_MOST_ALARMS = 20
+
+
+class Sort(Enum):
+    """By what the groups are put in order."""
+
+    NAME = "name"
+    REL = "rel"  # the relative change, the largest first
+    SIZE = "size"
+
+
+class Style(Enum):
+    """What a line is about, for those who colour it."""
+
+    HEAD = "head"
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+    DETAIL = "detail"
+    ALARM = "alarm"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line, with no newline; names in it are escaped."""
+
+    text: str
+    style: Style
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Changes of one kind, from one dtype and shape to one, whose names differ in numbers and words alone.
+
+    `was` is the name of before where that was another, `owner` of what it is tied to.
+    """
+
+    name: str
+    changes: tuple[Change, ...]
+    statistics: tuple[Statistics, ...]
+    was: str = ""
+    owner: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        return self.changes[0].kind
+
+    @property
+    def total(self) -> Statistics | None:
+        """Those of all together, of as many as there are."""
+        return total(self.statistics) if self.statistics else None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values, the old ones where they are gone."""
+        faces = [change.after or change.before for change in self.changes]
+        return sum(face.record.size for face in faces if face)
+
+
+def groups(compared: Comparison, *, full: bool = False, sort: Sort = Sort.NAME) -> list[Group]:
+    """The changes of a comparison in groups, or each by itself."""
+    by_name = {change.name: change for change in compared.changes.items}
+    folds = fold(by_name, lambda name: name if full else _alike(by_name[name]), siblings=not full)
+    made = [_group(item.name, [by_name[name] for name in item.members], compared) for item in folds]
+    if sort is Sort.REL:
+        made.sort(key=lambda group: -_relative(group))
+    elif sort is Sort.SIZE:
+        made.sort(key=lambda group: -group.size)
+    return made
+
+
+def _alike(change: Change) -> tuple[object, ...]:
+    faces = [
+        (face.record.dtype, face.record.shape, frame(face.owner)) if face else None
+        for face in (change.before, change.after)
+    ]
+    was = frame(change.before.name) if change.kind is Kind.RENAMED and change.before else None
+    return change.kind, *faces, was
+
+
+def _group(name: str, changes: Sequence[Change], compared: Comparison) -> Group:
+    found = [compared.statistics(change) for change in changes]
+    was = [change.before.name for change in changes if change.before and change.after]
+    owners = [face.owner for change in changes for face in (change.before, change.after) if face and face.owner]
+    return Group(
+        name,
+        tuple(changes),
+        tuple(item for item in found if item),
+        _joined(was) if was != [change.name for change in changes] else "",
+        _joined(owners),
+    )
+
+
+def _joined(names: Iterable[str]) -> str:
+    return ", ".join(item.name for item in fold(dict.fromkeys(names), siblings=True))
+
+
+def _relative(group: Group) -> float:
+    relative = group.total.relative if group.total else None
+    return -1.0 if relative is None else relative
+
+
+def lines(path: str, compared: Comparison, *, full: bool = False, sort: Sort = Sort.NAME) -> Iterator[Line]:
+    """The report on a file, whose `path` is shown as it is."""
+    yield Line(_head(path, compared), Style.HEAD)
+    made = groups(compared, full=full, sort=sort)
+    width = min(_WIDEST_NAME, max((len(shown(group.name)) for group in made), default=0))
+    for group in made:
+        yield from _group_lines(group, width)
+    yield from _alarms(compared, full=full)
+    if compared.rest is not Rest.SAME:
+        yield Line(f"  * {_REST[compared.rest]}", Style.CHANGED)
+    yield from _unmeasured(compared)
+
+
+_REST = {
+    Rest.ORDER: "the parameters stand in another order in the file",
+    Rest.SKELETON: "the file changed beside its parameters: header, metadata or pickle",
+    Rest.UNKNOWN: "the file changed beside its parameters; its layout is not on this machine, run: git theta fetch",
+}
+_SIGNS = {
+    Kind.ADDED: ("+", Style.ADDED),
+    Kind.REMOVED: ("-", Style.REMOVED),
+    Kind.TIED: ("=", Style.CHANGED),
+    Kind.UNTIED: ("=", Style.CHANGED),
+    Kind.RENAMED: (">", Style.CHANGED),
+}
+
+
+def _head(path: str, compared: Comparison) -> str:
+    digests = [side.digest[:7] if side else _NONE for side in (compared.before, compared.after)]
+    changes = compared.changes
+    counts = Counter(change.kind for change in changes.items)
+    words = [f"{counts[kind]:,} {kind.value}" for kind in Kind if counts[kind]]
+    words.append(f"{changes.unchanged:,} unchanged")
+    parameters = count(changes.parameters, "parameter")
+    text = f"{path}  {digests[0]}..{digests[1]}   {parameters}: {', '.join(words)}"
+    if compared.before and compared.after and compared.before.format != compared.after.format:
+        text += f"   {compared.before.format} -> {compared.after.format}"
+    if compared.is_kept and compared.after:
+        text += f"   +{size(changes.added_bytes)} stored of {size(compared.after.size)}"
+    return text
+
+
+def _group_lines(group: Group, width: int) -> Iterator[Line]:
+    sign, style = _SIGNS.get(group.kind, ("~", Style.CHANGED))
+    name = shown(group.name)
+    if group.was:
+        name = f"{shown(group.was)} -> {name}"
+    facts = [fact for fact in (_what(group), _said(group), _updates(group)) if fact]
+    yield Line(f"  {sign} {name.ljust(width)}   {'   '.join(facts)}", style)
+    details = list(_details(group))
+    if details:
+        yield Line(_INDENT + "   ".join(details), Style.DETAIL)
+
+
+def _what(group: Group) -> str:
+    """How many there are, and their dtype and shape, before and after where these differ."""
+    change = group.changes[0]
+    before = change.before.record if change.before else None
+    after = change.after.record if change.after else before
+    before = before or after
+    if before is None or after is None:
+        return ""
+    shape = _arrow(_shape(before), _shape(after))
+    dtype = _arrow(before.dtype, after.dtype)
+    times = f"{len(group.changes):,}x " if len(group.changes) > 1 else ""
+    return f"{times}{dtype} {shape}" if OPAQUE in (before.dtype, after.dtype) else f"{times}{shape} {dtype}"
+
+
+def _shape(record: Record) -> str:
+    return f"[{', '.join(map(str, record.shape))}]"
+
+
+def _arrow(before: str, after: str) -> str:
+    return before if before == after else f"{before} -> {after}"
+
+
+def _said(group: Group) -> str:
+    """What the sign and the shapes do not say."""
+    if group.kind in (Kind.ADDED, Kind.REMOVED):
+        return size(group.size)
+    if group.kind is Kind.TIED:
+        return f"now another name of {shown(group.owner)}"
+    if group.kind is Kind.UNTIED:
+        return f"no longer another name of {shown(group.owner)}"
+    if group.kind is Kind.REORDERED:
+        return "its elements stand in another order"
+    if group.kind is Kind.VIEWS:
+        return "other views of the same value"
+    return _rows(group) if group.kind is Kind.RESIZED else ""
+
+
+def _rows(group: Group) -> str:
+    """How many rows came or went, and whether the others changed."""
+    pair = group.changes[0].pair
+    more = rows(*pair) if pair else None
+    if more is None:
+        return ""
+    said = f"{count(abs(more), 'row')} {'added' if more > 0 else 'removed'}"
+    found = group.total
+    if found is None or len(group.statistics) < len(group.changes):
+        return said
+    changed = found.changed_rows if found.rows else found.changed
+    return said + (", no other row changed" if not found.changed else f", {count(changed, 'other row')} changed")
+
+
+def _updates(group: Group) -> str:
+    """By which updates the new values are stored, the most frequent first."""
+    if group.kind is Kind.RENAMED:
+        return ""
+    chains = Counter(" ".join(step.update for step in change.steps) for change in group.changes)
+    found = [(chain, number) for chain, number in chains.most_common(4) if chain]
+    if len(found) == 1 and len(chains) == 1:
+        return found[0][0]
+    return ", ".join(f"{chain} ({number:,})" for chain, number in found)
+
+
+def _details(group: Group) -> Iterator[str]:
+    """The statistics in words."""
+    found = group.total
+    if found is None:
+        return
+    if not found.changed:
+        if group.kind is Kind.CONVERTED:
+            yield "every number is the same"
+        return
+    if found.change is None:
+        yield _share(found.changed, found.elements, "byte")
+        return
+    relative = found.relative
+    yield f"|change|/|weight| {'inf' if relative is None else f'{100 * relative:.3g}%'}{_most(group)}"
+    yield _share(found.changed, found.elements, "element")
+    if found.changed_rows < found.rows:
+        yield f"{found.changed_rows:,} of {count(found.rows, 'row')}"
+    yield f"max |change| {found.largest:.3g}"
+    if found.cosine is not None:
+        yield f"cosine {_cosine(found.cosine)}"
+
+
+def _most(group: Group) -> str:
+    """The largest relative change among several, and whose it is."""
+    if len(group.statistics) < 2 or len(group.statistics) < len(group.changes):
+        return ""
+    rows_ = zip(group.statistics, group.changes, strict=True)
+    relative, name = max((found.relative or 0.0, change.name) for found, change in rows_)
+    return f" (max {100 * relative:.3g}% at {shown(name)})"
+
+
+def _share(part: int, whole: int, noun: str) -> str:
+    """A share, which is a percentage unless it would be rounded to all or none of them."""
+    share = 100 * part / whole
+    if share < 0.1 or 99.9 < share < 100:
+        return f"{part:,} of {count(whole, noun)}"
+    return f"{share:.3g}% of {noun}s"
+
+
+def _cosine(value: float) -> str:
+    """With as many nines as there are, and one digit more."""
+    text = f"{value:.12f}"
+    nines = re.match(r"-?0\.9*", text)
+    digits = max(4, len(nines[0].lstrip("-0.")) + 1) if nines else 4
+    return f"{value:.{min(digits, 12)}f}"
+
+
+def _alarms(compared: Comparison, *, full: bool) -> Iterator[Line]:
+    """NaN and infinities, each parameter by itself."""
+    rows_ = [(change.name, compared.statistics(change)) for change in compared.changes.items]
+    broken = [(name, found) for name, found in rows_ if found and any((*found.nans, *found.infinities))]
+    for name, found in broken if full else broken[:_MOST_ALARMS]:
+        words = [("NaN", found.nans), ("Inf", found.infinities)]
+        said = "   ".join(f"{word}: {before} -> {after}" for word, (before, after) in words if before or after)
+        yield Line(f"  ! {shown(name)}   {said}", Style.ALARM)
+    if not full and len(broken) > _MOST_ALARMS:
+        yield Line(f"  ! {len(broken) - _MOST_ALARMS:,} more have NaN or Inf; --full lists all", Style.ALARM)
+
+
+def _unmeasured(compared: Comparison) -> Iterator[Line]:
+    """What was not computed, and how it would be."""
+    if compared.left:
+        values = count(len(compared.left), "parameter")
+        changed = size(sum(map(size_bytes, compared.left)))
+        yield Line(f"  statistics of {values} ({changed}) not computed; --stats computes them", Style.DETAIL)
+    errors = compared.errors
+    for message, number in Counter(map(str, errors)).most_common(3):
+        remedy = (
+            "; run: git theta fetch REVISION"
+            if any(isinstance(error, MissingObjectError) and str(error) == message for error in errors)
+            else ""
+        )
+        yield Line(f"  no statistics of {count(number, 'parameter')}: {message}{remedy}", Style.ALARM)
