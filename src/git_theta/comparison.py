@@ -83,8 +83,8 @@ def of(
     is_chosen: Callable[[str], bool] = lambda name: True,
 ) -> Comparison:
     """The comparison, as far as parameters of chosen names are concerned."""
-    manifests = [side.manifest if side else None for side in (before, after)]
-    changes = compare(*manifests, is_chosen)
+    old, new = (side.manifest if side else None for side in (before, after))
+    changes = compare(old, new, is_chosen)
     pairs = [item.pair for item in changes.items if item.pair]
     found, left = measuring.known(pairs, measure.ledger)
     todo = sum(map(measuring.size_bytes, left))
@@ -93,9 +93,8 @@ def of(
             found |= measuring.measured(left, before.values, after.values, measure.threads, measure.ledger, told)
         left = []
     is_kept = after is not None and after.is_kept
-    return Comparison(
-        *manifests, changes, found, tuple(left), _rest(changes, before, after), 0 if left else todo, is_kept
-    )
+    rest = _rest(changes, before, after)
+    return Comparison(old, new, changes, found, tuple(left), rest, 0 if left else todo, is_kept)
 
 
 def _rest(changes: Changes, before: Version | None, after: Version | None) -> Rest:
