@@ -25,6 +25,7 @@ _VERBS = {
     "compact": "compact",
     "completion": "completion",
     "diff": "diff",
+    "diff-driver": "diff_driver",
     "doctor": "doctor",
     "env": "env",
     "fetch": "fetch",

@@ -1,10 +1,9 @@
 """`git theta diff`: what changed in checkpoints, between commits, the index, the worktree, or any two files."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,21 +12,18 @@ import click
 from git_theta import git, revisions
 from git_theta.commands import output
 from git_theta.commands.place import Place, find_place
-from git_theta.config import Settings
 from git_theta.errors import InputError, ThetaError
-from git_theta.manifest import MAX_MANIFEST_BYTES
 from git_theta.names import shown_path
 from git_theta.revisions import Difference, Side
 
 if TYPE_CHECKING:
+    from git_theta.commands.comparer import Comparer
     from git_theta.commands.diff_output import Show
-    from git_theta.comparison import Comparison
     from git_theta.versions import Version
 
 __all__ = ["command"]
 
 _DASHED = "git_theta.dashed"
-_NO_LIMIT = 2**63 - 1
 
 
 class _Command(click.Command):
@@ -76,6 +72,7 @@ def command(
     """Show which parameters changed: between the index and the worktree, between revision A and the worktree, or
     between revisions A and B; or between two files of any format.
     """
+    from git_theta.commands.comparer import Comparer
     from git_theta.commands.diff_output import Json, Text
     from git_theta.depot import make_ready
     from git_theta.report import Sort
@@ -84,13 +81,14 @@ def command(
     place = find_place()
     asked = _asked(place, words, ctx.meta[_DASHED], no_index=no_index)
     show = Json(full, Sort(sort)) if as_json else Text(place, full, Sort(sort))
-    with _Comparer(place, patterns, stats) as comparer:
+    code = 0
+    with Comparer(place, patterns, stats) as comparer:
         if asked.operands:
-            comparer.compare_files(asked.operands, show)
+            _compare_files(comparer, asked.operands, show)
         elif place is not None:
-            comparer.compare_revisions(place, asked, show, cached=cached)
+            code = _compare_revisions(comparer, place, asked, show, cached=cached)
     show.end()
-    return comparer.code or int(exit_code and show.found)
+    return code or int(exit_code and show.found)
 
 
 def _asked(place: Place | None, words: Sequence[str], dashed: Sequence[str] | None, *, no_index: bool) -> _Asked:
@@ -172,116 +170,48 @@ def _check_path(place: Place, word: str) -> None:
         raise InputError(f"{shown_path(word)}: no such revision or path; to name a path that is gone, put -- before it")
 
 
-class _Comparer:
-    """Compares one pair of versions after another; `code` is the exit code that the first error asks for."""
-
-    def __init__(self, place: Place | None, patterns: Sequence[str], stats: bool | None) -> None:
-        self._patterns = patterns
-        self._wants_stats = stats is not False
-        self._settings = place.settings() if place else Settings()
-        self._store = place.store() if place else None
-        self._theta_dir = place.repository.theta_dir if place else None
-        self._place = place
-        self._stack = ExitStack()
-        limits = {True: _NO_LIMIT, False: 0, None: self._settings.diff_stats_bytes}
-        self._room = limits[stats]
-        self.code = 0
-
-    def __enter__(self) -> "_Comparer":
-        from git_theta.ledger import Ledger
-
-        self._ledger = None
-        if self._theta_dir and self._wants_stats:
-            path = self._theta_dir / "statistics.sqlite"
-            self._ledger = self._stack.enter_context(closing(Ledger(path, self._settings.sharing)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def compare_files(self, operands: Sequence[str], show: "Show") -> None:
-        """Compare two files, or blobs of revisions."""
-        with ExitStack() as stack:
-            versions = []
-            for word in operands:
-                with _naming(word):
-                    versions.append(self._operand(word, stack))
-            compared = self._compared(versions[0], versions[1])
-        if self._is_shown(compared):
-            show.one([os.fsencode(word) for word in operands], compared)
-
-    def compare_revisions(self, place: Place, asked: _Asked, show: "Show", *, cached: bool) -> None:
-        """Compare the files that differ; where one cannot be, the others are."""
-        if len(asked.revisions) < 2 and not cached:
-            place.repository.top()
-        found = revisions.differing(place.repository, asked.revisions, asked.paths, cached=cached)
-        for item in revisions.checkpoints(place.repository, found):
+def _compare_files(comparer: "Comparer", operands: Sequence[str], show: "Show") -> None:
+    """Compare two files, or blobs of revisions."""
+    with ExitStack() as stack:
+        versions = []
+        for word in operands:
             try:
-                self._compare_difference(place, item, show)
+                versions.append(_operand(comparer, word, stack))
             except ThetaError as error:
-                output.complain(item.path, error)
-                self.code = self.code or error.exit_code
-
-    def _compare_difference(self, place: Place, item: Difference, show: "Show") -> None:
-        if item.unmerged:
-            raise InputError("it is in conflict; take a side: git checkout --ours (or --theirs), then git add")
-        with ExitStack() as stack:
-            before = self._side(place, item.before, stack) if item.before else None
-            after = self._side(place, item.after, stack) if item.after else None
-            compared = self._compared(before, after)
-        if self._is_shown(compared):
-            show.one([side.path for side in (item.before, item.after) if side], compared)
-
-    def _compared(self, before: "Version | None", after: "Version | None") -> "Comparison":
-        from git_theta import comparison
-
-        measure = comparison.Measuring(self._room, self._settings.thread_count, self._ledger, _progress)
-        compared = comparison.of(before, after, measure, self._is_chosen)
-        self._room -= compared.measured_bytes
-        return compared
-
-    def _is_shown(self, compared: "Comparison") -> bool:
-        return bool(compared.changes.items) or not (compared.is_empty or self._patterns)
-
-    def _is_chosen(self, name: str) -> bool:
-        return not self._patterns or any(fnmatchcase(name, pattern) for pattern in self._patterns)
-
-    def _side(self, place: Place, side: Side, stack: ExitStack) -> "Version | None":
-        from git_theta import versions
-
-        if side.oid:
-            return self._blob(place, side.oid)
-        path = place.repository.top() / os.fsdecode(side.path)
-        return stack.enter_context(versions.of_file(path, self._store, self._settings.thread_count))
-
-    def _operand(self, word: str, stack: ExitStack) -> "Version | None":
-        from git_theta import versions
-
-        if self._place and not os.path.lexists(word):
-            oid = git.blob_named(word, self._place.cwd)
-            if oid:
-                return self._blob(self._place, oid)
-        return stack.enter_context(versions.of_file(Path(word), self._store, self._settings.thread_count))
-
-    def _blob(self, place: Place, oid: str) -> "Version | None":
-        """The version that a blob is; None for an empty one."""
-        from git_theta import versions
-
-        content = place.repository.blobs([oid], MAX_MANIFEST_BYTES).get(oid)
-        if content == b"":
-            return None
-        return versions.of_blob(content or b"?", place.store())
+                raise type(error)(f"{shown_path(word)}: {error}") from error
+        comparer.compare(versions[0], versions[1], [os.fsencode(word) for word in operands], show)
 
 
-@contextmanager
-def _naming(word: str) -> Iterator[None]:
-    try:
-        yield
-    except ThetaError as error:
-        raise type(error)(f"{shown_path(word)}: {error}") from error
+def _operand(comparer: "Comparer", word: str, stack: ExitStack) -> "Version | None":
+    place = comparer.place
+    oid = git.blob_named(word, place.cwd) if place and not os.path.lexists(word) else None
+    return comparer.of_blob(oid) if oid else stack.enter_context(comparer.of_file(Path(word)))
 
 
-@contextmanager
-def _progress(total_bytes: int) -> Iterator[Callable[[int], None]]:
-    with output.progress(total_bytes) as begin:
-        yield begin("statistics")
+def _compare_revisions(comparer: "Comparer", place: Place, asked: _Asked, show: "Show", *, cached: bool) -> int:
+    """Compare the files that differ; where one cannot be, the others are. The exit code of the first that cannot."""
+    if len(asked.revisions) < 2 and not cached:
+        place.repository.top()
+    code = 0
+    found = revisions.differing(place.repository, asked.revisions, asked.paths, cached=cached)
+    for item in revisions.checkpoints(place.repository, found):
+        try:
+            _compare_difference(comparer, place, item, show)
+        except ThetaError as error:
+            output.complain(item.path, error)
+            code = code or error.exit_code
+    return code
+
+
+def _compare_difference(comparer: "Comparer", place: Place, item: Difference, show: "Show") -> None:
+    if item.unmerged:
+        raise InputError("it is in conflict; take a side: git checkout --ours (or --theirs), then git add")
+    with ExitStack() as stack:
+        before, after = (_side(comparer, place, side, stack) if side else None for side in (item.before, item.after))
+        comparer.compare(before, after, [side.path for side in (item.before, item.after) if side], show)
+
+
+def _side(comparer: "Comparer", place: Place, side: Side, stack: ExitStack) -> "Version | None":
+    if side.oid:
+        return comparer.of_blob(side.oid)
+    return stack.enter_context(comparer.of_file(place.repository.top() / os.fsdecode(side.path)))

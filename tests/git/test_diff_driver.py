@@ -1,0 +1,115 @@
+"""`git diff`, `git show` and `git log -p` of checkpoints, by the diff driver."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.repositories import Repo, model
+
+A = "a.safetensors"
+
+
+@pytest.fixture
+def driven(tracked: Repo) -> Repo:
+    """`tracked` where Git starts the driver."""
+    tracked.git("config", "diff.theta.command", "git-theta diff-driver")
+    return tracked
+
+
+def changed(seed: int = 0) -> bytes:
+    """The model with one element of its last layer changed."""
+    made = bytearray(model(seed))
+    made[-3] ^= 1
+    return bytes(made)
+
+
+def test_worktree_index_and_commits(driven: Repo) -> None:
+    assert driven.git("diff") == ""
+    driven.write(A, changed())
+    worktree = driven.git("diff")
+    assert worktree.startswith(f"{A}  ")
+    assert "4 parameters: 1 changed, 3 unchanged" in worktree
+    assert "~ layers.2.weight   [128, 160] F32" in worktree
+    assert "1 of 20,480 elements" in worktree
+    driven.git("add", A)
+    assert driven.git("diff") == ""
+    staged = driven.git("diff", "--cached")
+    assert " stored of " in staged
+    assert staged == driven.ok("diff", "--cached")
+    driven.git("commit", "-qm", "two")
+    assert driven.git("diff", "HEAD~1", "HEAD") == staged
+    assert driven.git("show", "--ext-diff", "--format=") == staged
+    assert staged in driven.git("log", "-p", "--ext-diff", "-1")
+    assert '"digest"' in driven.git("show", "--format="), "without being asked, it shows the manifests"
+
+
+def test_added_removed_and_renamed(driven: Repo) -> None:
+    driven.git("mv", A, "moved.safetensors")
+    driven.write("moved.safetensors", changed())
+    driven.git("rm", "-q", "sub/b.safetensors")
+    driven.write("new.safetensors", model(50))
+    driven.commit()
+    out = driven.git("diff", "-M", "HEAD~1", "HEAD")
+    heads = [line for line in out.splitlines() if line and not line.startswith("  ")]
+    assert [head.split("  ")[0] for head in heads] == [
+        f"{A} -> moved.safetensors",
+        "new.safetensors",
+        "sub/b.safetensors",
+    ]
+    assert "4 parameters: 1 changed, 3 unchanged" in heads[0]
+    assert "  0000000.." in heads[1]
+    assert "..0000000  " in heads[2]
+
+
+def test_a_file_in_conflict_and_the_files_after_it(driven: Repo) -> None:
+    driven.git("checkout", "-q", "-b", "other")
+    driven.write(A, model(7))
+    driven.commit()
+    driven.git("checkout", "-q", "main")
+    driven.write(A, model(8))
+    driven.commit()
+    driven.git("merge", "-q", "other", accept=(1,))
+    driven.write("sub/b.safetensors", changed(100))
+    assert "\nsub/b.safetensors  " in driven.git("diff")
+    driven.git("add", "sub")
+    out = driven.git("diff", "--cached")
+    assert out.startswith(f"{A}  is in conflict\n")
+    assert "\nsub/b.safetensors  " in out
+
+
+def test_what_cannot_be_compared_does_not_end_the_diff(driven: Repo) -> None:
+    """A manifest of a later version, left in the worktree by hand."""
+    driven.write(A, b'{"git-theta": 2, "about": "x"}' + b" " * 200)
+    driven.write("sub/b.safetensors", changed(100))
+    done = driven.run_git("-c", "filter.theta.required=false", "-c", "filter.theta.process=", "diff")
+    assert done.code == 0
+    assert f"{A}  cannot be compared: it is of version 2" in done.out.replace("its manifest cannot be used: ", "")
+    assert "\nsub/b.safetensors  " in done.out
+
+
+def test_a_file_that_git_has_as_it_is_is_compared_too(repo: Repo) -> None:
+    repo.git("config", "diff.theta.command", "git-theta diff-driver")
+    repo.write(A, model())
+    repo.commit()
+    assert repo.theta("track", "*.safetensors").code == 0
+    repo.write(A, changed())
+    repo.commit()
+    out = repo.git("diff", "HEAD~1", "HEAD", "--", A)
+    assert "4 parameters: 1 changed, 3 unchanged" in out
+
+
+def test_colours_follow_git(driven: Repo) -> None:
+    driven.write(A, changed())
+    driven.git("config", "color.ui", "always")
+    assert driven.git("diff").startswith("\x1b[1m" + A)
+    assert "\x1b" not in driven.git("diff", NO_COLOR="1")
+
+
+def test_from_a_folder_below_and_outside(driven: Repo, tmp_path: Path) -> None:
+    driven.write("sub/b.safetensors", changed(100))
+    assert driven.git("diff", ".", cwd="sub").startswith("sub/b.safetensors  ")
+    assert driven.git("-C", str(driven.path), "diff", "--relative", cwd="..").startswith("sub/b.safetensors  ")
+
+
+def test_arguments_that_are_not_of_git(tracked: Repo) -> None:
+    assert "it is Git that starts this" in tracked.fails(3, "diff-driver", "a", "b")
