@@ -13,7 +13,7 @@ from pathlib import Path
 
 from git_theta import layout as layouts
 from git_theta import tracked, value
-from git_theta.checkpoint import segment, whole_digest
+from git_theta.checkpoint import segment
 from git_theta.errors import ChangedError, InputError, ManifestError
 from git_theta.layout import MAX_LAYOUT_BYTES, Layout
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Record
@@ -125,7 +125,7 @@ def _hashed(source: FileSource, threads: int) -> Version:
         for span, digest in zip(spans, digests, strict=False)  # the layout, which is last, has no span
     }
     layout_record = Record(OPAQUE, (len(text),), len(text), digests[-1], ())
-    whole = whole_digest(layout_record, layout, records)
+    whole = layouts.whole_digest(layout_record, layout, records)
     places = {digest: (one.source, one.offset) for digest, one in zip(digests, values, strict=True)}
     manifest = Manifest(name, source.size, whole, layout_record, records)
     return Version(manifest, FileValues(source, places), is_kept=False)
