@@ -374,7 +374,7 @@ def test_a_file_in_conflict(tracked: Repo) -> None:
     tracked.git("checkout", "-q", "main")
     tracked.write(A, model(8))
     tracked.commit()
-    tracked.git("merge", "-q", "other", accept=(1,))
+    tracked.git("-c", "merge.theta.driver=false", "merge", "-q", "other", accept=(1,))
     assert "it is in conflict; take a side" in tracked.fails(3, "diff")
 
 
