@@ -11,6 +11,7 @@ from git_theta.errors import MissingObjectError
 from git_theta.ledger import Pair
 from git_theta.manifest import Manifest
 from git_theta.report import Sort, Style
+from git_theta.scalars import Difference
 from git_theta.statistics import Statistics
 from git_theta.tensor import View
 from tests.manifests import manifest, record
@@ -23,7 +24,7 @@ def compared(before: Manifest | None, after: Manifest | None, **found: Statistic
     changes = compare(before, after)
     pairs: dict[str, Pair] = {item.name: item.pair for item in changes.items if item.pair}
     return Comparison(
-        before, after, changes, {pairs[name]: item for name, item in found.items()}, (), Rest.SAME, 0, is_kept=False
+        before, after, changes, {pairs[name]: item for name, item in found.items()}, (), Rest.SAME, (), 0, is_kept=False
     )
 
 
@@ -154,6 +155,28 @@ def test_what_changed_beside_the_parameters(rest: Rest) -> None:
     lines = text(replace(compared(manifest("a", w=1), manifest("b", w=1)), rest=rest))
     assert len(lines) == 2
     assert lines[1].startswith("  * the ")
+
+
+def test_numbers_and_strings_beside_the_parameters() -> None:
+    one = compared(manifest("a", w=1), manifest("b", w=1))
+    rows = (
+        Difference("epoch", 3, 4, was_there=True, is_there=True),
+        Difference("lr\x1b", 2e-5, None, was_there=True, is_there=False),
+        Difference("note", None, "\x1b[31m", was_there=False, is_there=True),
+        Difference("text", "x" * 99, 10**5000, was_there=True, is_there=True),
+        Difference("none", None, True, was_there=True, is_there=True),
+    )
+    assert text(replace(one, scalars=rows))[1:] == [
+        "  * epoch   3 -> 4",
+        "  * lr\\u001b   - 2e-05",
+        '  * note   + "\\u001b[31m"',
+        '  * text   "' + "x" * 59 + "... -> an integer of 16,610 bits",
+        "  * none   None -> True",
+    ]
+    many = tuple(replace(rows[0], name=f"{number}") for number in range(30))
+    assert len(text(replace(one, scalars=many))) == 22
+    assert text(replace(one, scalars=many))[-1] == "  * 10 more numbers and strings differ; --full lists all"
+    assert len(text(replace(one, scalars=many), full=True)) == 31
 
 
 def test_a_hundred_thousand_parameters_are_a_few_lines() -> None:

@@ -5,12 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 
-from git_theta import measuring
+from git_theta import measuring, scalars
 from git_theta.changes import Change, Changes, compare
 from git_theta.errors import ThetaError
 from git_theta.ledger import Ledger, Pair
 from git_theta.manifest import Manifest
 from git_theta.measuring import Found
+from git_theta.scalars import Difference
 from git_theta.statistics import Statistics
 from git_theta.versions import Version
 
@@ -48,6 +49,7 @@ class Comparison:
     """Two versions, None where there is none.
 
     `left`: pairs of values that were left unmeasured, being too many bytes. `measured_bytes` of values were read.
+    `scalars`: metadata, and what a pickle has beside tensors, where it differs; `rest`: what else does.
     `is_kept`: whether the new version is stored, and so what it costs is known.
     """
 
@@ -57,6 +59,7 @@ class Comparison:
     found: Found
     left: tuple[Pair, ...]
     rest: Rest
+    scalars: tuple[Difference, ...]
     measured_bytes: int
     is_kept: bool
 
@@ -93,17 +96,27 @@ def of(
             found |= measuring.measured(left, before.values, after.values, measure.threads, measure.ledger, told)
         left = []
     is_kept = after is not None and after.is_kept
-    rest = _rest(changes, before, after)
-    return Comparison(old, new, changes, found, tuple(left), rest, 0 if left else todo, is_kept)
+    rest, differences = _beside(changes, before, after)
+    return Comparison(old, new, changes, found, tuple(left), rest, differences, 0 if left else todo, is_kept)
 
 
-def _rest(changes: Changes, before: Version | None, after: Version | None) -> Rest:
-    """What else changed; only where names, dtypes and shapes are the same, for a header has those in it as well."""
-    if not changes.is_only_beside or before is None or after is None or before.manifest.format != after.manifest.format:
-        return Rest.SAME
+def _beside(changes: Changes, before: Version | None, after: Version | None) -> tuple[Rest, tuple[Difference, ...]]:
+    """What changed beside the parameters.
+
+    That something of the header did is only said where names, dtypes and shapes are the same, for it has those as well.
+    """
+    same_format = before is not None and after is not None and before.manifest.format == after.manifest.format
+    if not changes.is_layout_new or before is None or after is None or not same_format:
+        return Rest.SAME, ()
     try:
         layouts = before.layout(), after.layout()
     except ThetaError:
-        return Rest.UNKNOWN
+        return Rest.UNKNOWN if changes.is_only_beside else Rest.SAME, ()
+    old, new = (scalars.read(before.manifest.format, layout) for layout in layouts)
+    found = tuple(scalars.differences(old, new))
+    if not changes.is_only_beside:
+        return Rest.SAME, found
     named = [[part.name for part in layout.parts if part.name is not None] for layout in layouts]
-    return Rest.ORDER if named[0] != named[1] else Rest.SKELETON
+    if named[0] != named[1]:
+        return Rest.ORDER, found
+    return Rest.SAME if found else Rest.SKELETON, found

@@ -1,5 +1,6 @@
 """A comparison as lines of text: a line for the file, one or two for each group of parameters, and what is alarming."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from git_theta.folding import fold, frame
 from git_theta.manifest import Record
 from git_theta.measuring import size_bytes
 from git_theta.names import shown
+from git_theta.scalars import Scalar
 from git_theta.statistics import Statistics, total
 from git_theta.tensor import OPAQUE
 from git_theta.wording import count, size
@@ -23,6 +25,9 @@ _NONE = "0" * 7
 _INDENT = "        "
 _WIDEST_NAME = 60
 _MOST_ALARMS = 20
+_MOST_SCALARS = 20
+_LONGEST_SCALAR = 60
+_MOST_BITS = 1024
 
 
 class Sort(Enum):
@@ -132,6 +137,7 @@ def lines(path: str, compared: Comparison, *, full: bool = False, sort: Sort = S
     for group in made:
         yield from _group_lines(group, width)
     yield from _alarms(compared, full=full)
+    yield from _scalars(compared, full=full)
     if compared.rest is not Rest.SAME:
         yield Line(f"  * {_REST[compared.rest]}", Style.CHANGED)
     yield from _unmeasured(compared)
@@ -297,6 +303,36 @@ def _alarms(compared: Comparison, *, full: bool) -> Iterator[Line]:
         yield Line(f"  ! {shown(name)}   {said}", Style.ALARM)
     if not full and len(broken) > _MOST_ALARMS:
         yield Line(f"  ! {len(broken) - _MOST_ALARMS:,} more have NaN or Inf; --full lists all", Style.ALARM)
+
+
+def _scalars(compared: Comparison, *, full: bool) -> Iterator[Line]:
+    """Metadata and the like, a line for each."""
+    for item in compared.scalars if full else compared.scalars[:_MOST_SCALARS]:
+        before, after = _scalar(item.before), _scalar(item.after)
+        said = (
+            f"{before} -> {after}"
+            if item.was_there and item.is_there
+            else f"+ {after}"
+            if item.is_there
+            else f"- {before}"
+        )
+        yield Line(f"  * {shown(item.name)}   {said}", Style.CHANGED)
+    if not full and len(compared.scalars) > _MOST_SCALARS:
+        more = len(compared.scalars) - _MOST_SCALARS
+        yield Line(f"  * {more:,} more numbers and strings differ; --full lists all", Style.CHANGED)
+
+
+def _scalar(value: Scalar) -> str:
+    """A number as Python writes it, or a string in quotes, not too long."""
+    text = (
+        json.dumps(value) if isinstance(value, str) else repr(value) if not isinstance(value, int) else _integer(value)
+    )
+    return text if len(text) <= _LONGEST_SCALAR else f"{text[:_LONGEST_SCALAR]}..."
+
+
+def _integer(value: int) -> str:
+    """A whole number; Python refuses to write long ones in decimal."""
+    return str(value) if value.bit_length() <= _MOST_BITS else f"an integer of {value.bit_length():,} bits"
 
 
 def _unmeasured(compared: Comparison) -> Iterator[Line]:

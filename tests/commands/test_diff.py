@@ -320,7 +320,29 @@ def test_metadata_and_order_alone(repo: Repo) -> None:
     save(repo, A, {"a": torch.ones(2)}, {"epoch": "3"})
     repo.commit()
     save(repo, A, {"a": torch.ones(2)}, {"epoch": "4"})
-    assert "  * the file changed beside its parameters: header, metadata or pickle\n" in repo.ok("diff")
+    assert '  * epoch   "3" -> "4"\n' in repo.ok("diff")
+
+
+def test_numbers_of_a_pickle(repo: Repo) -> None:
+    """Beside a change of the parameters, too; a file in the worktree and stored versions say the same."""
+    repo.track("*.pt")
+
+    def save_run(epoch: int, lr: float, weight: torch.Tensor) -> None:
+        torch.save({"model": {"w": weight}, "epoch": epoch, "opt": {"lr": lr, "b": float("inf")}}, repo.path / "m.pt")
+
+    save_run(3, 2e-5, torch.ones(300, 3))
+    repo.commit()
+    save_run(4, 1e-5, torch.ones(400, 3))
+    out = repo.ok("diff")
+    assert "  * epoch   3 -> 4\n  * opt/lr   2e-05 -> 1e-05\n" in out
+    assert "1 resized" in out
+    repo.commit()
+    [file] = json.loads(repo.ok("diff", "--json", "HEAD~1", "HEAD"))["files"]
+    assert file["scalars"] == [
+        {"name": "epoch", "before": 3, "after": 4},
+        {"name": "opt/lr", "before": 2e-5, "after": 1e-5},
+    ]
+    assert file["beside_parameters"] is None
 
 
 def test_ties(repo: Repo) -> None:

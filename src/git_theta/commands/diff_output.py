@@ -15,6 +15,7 @@ from git_theta.manifest import Manifest
 from git_theta.measuring import size_bytes
 from git_theta.names import shown_path
 from git_theta.report import Group, Sort, Style
+from git_theta.scalars import Scalar
 from git_theta.statistics import Statistics
 
 __all__ = ["Json", "Show", "Text"]
@@ -28,6 +29,7 @@ _SLOTS = {
     Style.ALARM: ("whitespace", "normal red"),
 }
 """Git's slots of `color.diff`, and their defaults."""
+_MOST_BITS = 1024
 _RESET = "\033[m"
 
 
@@ -106,6 +108,10 @@ class Json:
                 "counts": {kind.name.lower(): len(changes.of(kind)) for kind in Kind}
                 | {"unchanged": changes.unchanged},
                 "beside_parameters": compared.rest.value or None,
+                "scalars": [
+                    {"name": item.name, "before": _scalar(item.before), "after": _scalar(item.after)}
+                    for item in compared.scalars
+                ],
                 "added_bytes": changes.added_bytes if compared.is_kept else None,
                 "groups": [_group(group) for group in made],
                 "alarms": [
@@ -177,6 +183,13 @@ def _statistics(found: Statistics) -> dict[str, object]:
 def _finite(number: float | None) -> float | None:
     """The number, or None where JSON has none for it: a norm of float64 that is too large for float64."""
     return number if number is not None and math.isfinite(number) else None
+
+
+def _scalar(value: Scalar) -> Scalar:
+    """A value that JSON has, and every reader of it reads: others as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return hex(value) if isinstance(value, int) and value.bit_length() > _MOST_BITS else value
 
 
 def _specials(found: Statistics) -> dict[str, object]:

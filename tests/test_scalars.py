@@ -1,0 +1,139 @@
+"""What a file says beside its tensors: read from real files, and refused from hostile ones."""
+
+import collections
+import io
+import json
+import pickle
+import zipfile
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from git_theta import layout as layouts
+from git_theta import scalars
+from git_theta.checkpoint import segment
+from git_theta.layout import Layout
+from git_theta.scalars import Difference, Scalar, differences
+from git_theta.source import BytesSource
+
+
+def read(content: bytes) -> dict[str, Scalar]:
+    source = BytesSource(content)
+    name, spans = segment(source)
+    return scalars.read(name, layouts.build(spans, source))
+
+
+def saved(value: object, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **options)  # type: ignore[arg-type]  # the tests name options of torch.save
+    return buffer.getvalue()
+
+
+def archive(data: bytes) -> bytes:
+    """A file as torch writes it, of a pickle by anyone."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
+        file.writestr("m/data.pkl", data)
+        file.writestr("m/version", "3\n")
+    return buffer.getvalue()
+
+
+def test_metadata_of_safetensors() -> None:
+    tensors = {"w": np.ones((300, 300), "<f4")}
+    metadata = {"epoch": "3", "a/b": "x", "0": "zero", "": "é\x1b"}
+    assert read(safetensors.numpy.save(tensors, metadata)) == metadata
+    assert read(safetensors.numpy.save(tensors)) == {}
+
+
+def test_numbers_and_strings_of_torch() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(300, 300), torch.nn.BatchNorm1d(300))
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-5, betas=(0.8, 0.99))
+    model(torch.randn(4, 300)).sum().backward()
+    optimizer.step()
+    checkpoint = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epoch": 3,
+        "done": False,
+        "note": None,
+        "args": Namespace(seed=7, name="run"),
+        "history": [1.5, float("nan")],
+        5: "five",
+    }
+    found = read(saved(checkpoint))
+    assert found["epoch"] == 3
+    assert found["done"] is False
+    assert found["note"] is None
+    assert (found["args/seed"], found["args/name"]) == (7, "run")
+    assert found["history/0"] == 1.5
+    assert found["5"] == "five"
+    assert found["optimizer/param_groups/0/lr"] == 2e-5
+    assert (found["optimizer/param_groups/0/betas/0"], found["optimizer/param_groups/0/betas/1"]) == (0.8, 0.99)
+    assert not [name for name in found if name.startswith("model/0") or "exp_avg" in name], (
+        "a tensor's shape is its own"
+    )
+    assert found.keys() >= {"model/_metadata//version"}
+
+
+def test_other_files_have_none() -> None:
+    assert read(saved({"epoch": 3}, _use_new_zipfile_serialization=False)) == {}
+    assert read(b"no checkpoint " * 100) == {}
+    assert scalars.read("npz", Layout((), b"")) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("safetensors", b""),
+        ("safetensors", b"\xff" * 8 + b"{}"),
+        ("safetensors", b"\x02" + bytes(7) + b"[]"),
+        ("safetensors", b"\x15" + bytes(7) + b'{"__metadata__": [1]}'),
+        ("torch", b""),
+        ("torch", b"PK\x03\x04"),
+        ("torch", archive(b"\x80\x04")),
+        ("torch", archive(b"cos\nsystem\n(S'true'\ntR.")),
+    ],
+    ids=str,
+)
+def test_what_is_not_of_its_format_has_none(name: str, content: bytes) -> None:
+    assert scalars.read(name, layouts.build((), BytesSource(content))) == {}
+
+
+def test_a_pickle_that_is_no_skeleton_is_not_read() -> None:
+    """Where a parameter is said to lie over the pickle, its bytes are not in the layout."""
+    content = archive(pickle.dumps({"epoch": 3}))
+    start = content.index(b"epoch")
+    parts = (layouts.Part(None, start), layouts.Part("w", 5), layouts.Part(None, len(content) - start - 5))
+    holed = Layout(parts, content[:start] + content[start + 5 :])
+    assert scalars.read("torch", layouts.build((), BytesSource(content))) == {"epoch": 3}
+    assert scalars.read("torch", holed) == {}
+
+
+def test_a_pickle_of_more_places_than_bytes_ends() -> None:
+    """A list of lists of lists, each the same one ten times: 10**9 numbers in a hundred bytes."""
+    value: object = 1
+    for _ in range(9):
+        value = [value] * 10
+    assert 0 < len(read(archive(pickle.dumps(value)))) < 1_000_000
+    loop: list[object] = [7]
+    loop.append(loop)
+    assert read(archive(pickle.dumps(loop)))["0"] == 7
+
+
+def test_what_differs() -> None:
+    before: dict[str, Scalar] = {"a": 1, "b": 2.0, "c": None, "d": "x", "e": float("nan"), "f": 0.0, "g": 10**5000}
+    after: dict[str, Scalar] = {"a": True, "b": 2.0, "d": "y", "e": float("nan"), "f": -0.0, "g": 10**5000, "h": None}
+    assert differences(before, after) == [
+        Difference("a", 1, True, was_there=True, is_there=True),
+        Difference("c", None, None, was_there=True, is_there=False),
+        Difference("d", "x", "y", was_there=True, is_there=True),
+        Difference("f", 0.0, -0.0, was_there=True, is_there=True),
+        Difference("h", None, None, was_there=False, is_there=True),
+    ]
+
+
+def test_ordered_dicts_are_dicts() -> None:
+    assert read(saved(collections.OrderedDict(step=json.loads("12")))) == {"step": 12}
