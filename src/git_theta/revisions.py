@@ -45,8 +45,13 @@ def is_revision(repository: Repository, word: str) -> bool:
     """Whether a word names a commit or a tree."""
     if word.startswith("-"):
         return False
-    asked = ("rev-parse", "--verify", "--quiet", f"{word}^{{tree}}")
-    return bool(repository.git(*asked, accept=(0, 1, 128)).strip())
+    # In two steps: "HEAD:sub^{tree}" would be a file of that name.
+    for suffix in ("", "^{tree}"):
+        asked = ("rev-parse", "--verify", "--quiet", f"{word}{suffix}")
+        word = repository.git(*asked, accept=(0, 1, 128)).decode("utf-8", "replace").strip()
+        if not word:
+            return False
+    return True
 
 
 def differing(

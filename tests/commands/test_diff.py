@@ -118,6 +118,29 @@ def test_numbers_are_those_of_torch(trained_repo: Repo) -> None:
         assert found["changed"] == int((old[name].view(torch.int16) != new[name].view(torch.int16)).sum())
 
 
+def _keys(value: object) -> object:
+    """The keys of a document, of the first item where there is a list of objects."""
+    if isinstance(value, dict):
+        return {key: _keys(item) for key, item in value.items() if key != "counts"}
+    return [_keys(value[0])] if isinstance(value, list) and value and isinstance(value[0], dict) else None
+
+
+def test_the_document_is_the_one_that_is_documented(repo: Repo) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    section = text[text.index("## git theta diff,") :]
+    documented = json.loads(section.split("```json\n")[1].split("```")[0])
+    repo.track("*.safetensors")
+    save(repo, A, {"w": torch.ones(2, 2)}, {"epoch": "3"})
+    repo.commit()
+    save(repo, A, {"w": torch.tensor([[1, float("nan")], [1, 1]])}, {"epoch": "4"})
+    repo.commit()
+    made = json.loads(repo.ok("diff", "--json", "HEAD~1", "HEAD"))
+    assert _keys(made) == _keys(documented)
+    names = made["files"][0]["counts"].keys()
+    assert names > documented["files"][0]["counts"].keys()
+    assert all(f"`{name}`" in section for name in names - {"unchanged"})
+
+
 def test_sides_are_those_of_git_diff(tracked: Repo) -> None:
     """Without a revision the index is compared with the worktree, with one the revision, with two each other."""
     assert tracked.ok("diff") == ""
@@ -226,6 +249,9 @@ def test_files_in_a_repository(tracked: Repo) -> None:
     assert tracked.ok("diff", "--no-index", A, "sub/b.safetensors").startswith(f"{A} -> sub/b.safetensors  ")
     assert "4 unchanged" not in tracked.ok("diff", f"HEAD:{A}", "loose.safetensors")
     assert tracked.ok("diff", f"HEAD:{A}", A) == ""
+    tracked.write("sub/b.safetensors", model(9))
+    tracked.commit()
+    assert tracked.ok("diff", "HEAD~1:sub", "HEAD:sub").startswith("b.safetensors  "), "these are trees"
     assert tracked.ok("diff", f"HEAD:{A}", "HEAD:sub/b.safetensors").startswith(f"HEAD:{A} -> HEAD:sub/b.safetensors")
 
 

@@ -40,9 +40,6 @@ class Comparer:
 
     def __enter__(self) -> "Comparer":
         self._stack.enter_context(_uncollected())
-        if self.place and self._keeps:
-            path = self.place.repository.theta_dir / "statistics.sqlite"
-            self._ledger = self._stack.enter_context(closing(Ledger(path, self._settings.sharing)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,6 +58,9 @@ class Comparer:
 
     def compare(self, before: Version | None, after: Version | None, paths: Sequence[bytes], show: Show) -> None:
         """Compare two versions, and show how they differ, if they do, under the old and the new path."""
+        if before and after and self._ledger is None and self.place and self._keeps:
+            path = self.place.repository.theta_dir / "statistics.sqlite"
+            self._ledger = self._stack.enter_context(closing(Ledger(path, self._settings.sharing)))
         measure = comparison.Measuring(self._room, self._settings.thread_count, self._ledger, _progress)
         compared = comparison.of(before, after, measure, self._is_chosen)
         self._room -= compared.measured_bytes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from git_theta import git, revisions
+from git_theta import git, revisions, worktree
 from git_theta.commands import output
 from git_theta.commands.place import Place, find_place
 from git_theta.errors import InputError, ThetaError
@@ -115,16 +115,17 @@ def _asked(place: Place | None, words: Sequence[str], dashed: Sequence[str] | No
 
 def _are_operands(place: Place, words: Sequence[str]) -> bool:
     """Whether two arguments are files to compare with each other: one is of a revision, or not in the index."""
-    names = [
-        ":" in word and not os.path.lexists(word) and git.blob_named(word, place.cwd) is not None for word in words
-    ]
-    if not all(named or Path(word).is_file() for word, named in zip(words, names, strict=True)):
+    if any(revisions.is_revision(place.repository, word) for word in words):
         return False
-    if any(
-        revisions.is_revision(place.repository, word) for word, named in zip(words, names, strict=True) if not named
-    ):
+    named = [_blob_named(place, word) is not None for word in words]
+    if not all(is_blob or Path(word).is_file() for word, is_blob in zip(words, named, strict=True)):
         return False
-    return any(names) or not all(_is_in_index(place, word) for word in words)
+    return any(named) or not all(_is_in_index(place, word) for word in words)
+
+
+def _blob_named(place: Place, word: str) -> str | None:
+    """The oid of what REV:PATH names; None for another word, and for that of a file here."""
+    return git.blob_named(word, place.cwd) if ":" in word and not os.path.lexists(word) else None
 
 
 def _is_in_index(place: Place, word: str) -> bool:
@@ -183,8 +184,7 @@ def _compare_files(comparer: "Comparer", operands: Sequence[str], show: "Show") 
 
 
 def _operand(comparer: "Comparer", word: str, stack: ExitStack) -> "Version | None":
-    place = comparer.place
-    oid = git.blob_named(word, place.cwd) if place and not os.path.lexists(word) else None
+    oid = _blob_named(comparer.place, word) if comparer.place else None
     return comparer.of_blob(oid) if oid else stack.enter_context(comparer.of_file(Path(word)))
 
 
@@ -214,4 +214,4 @@ def _compare_difference(comparer: "Comparer", place: Place, item: Difference, sh
 def _side(comparer: "Comparer", place: Place, side: Side, stack: ExitStack) -> "Version | None":
     if side.oid:
         return comparer.of_blob(side.oid)
-    return stack.enter_context(comparer.of_file(place.repository.top() / os.fsdecode(side.path)))
+    return stack.enter_context(comparer.of_file(worktree.locate(place.repository, side.path)))
