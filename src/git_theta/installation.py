@@ -21,6 +21,7 @@ PROCESS_KEY = "filter.theta.process"
 SCOPES = ("global", "local", "system", "worktree")
 DEFAULT_SCOPE = "global"
 _FILTER, _DRIVER, _CLI = "git-theta-filter", "git-theta-merge", "git-theta"
+_DIFF_KEY = "diff.theta.command"
 _TOOL_KEY = "mergetool.theta.cmd"
 _DRIVER_KEY = "merge.theta.driver"
 _DRIVER_ARGUMENTS = "%O %A %B %P %S %X %Y"  # the last three are names of the sides, as they stand in Git before 2.44
@@ -41,6 +42,7 @@ def settings() -> Mapping[str, str]:
         PROCESS_KEY: _command(_FILTER),
         **_FIXED,
         _DRIVER_KEY: f"{_command(_DRIVER)} {_DRIVER_ARGUMENTS}",
+        _DIFF_KEY: f"{_command(_CLI)} diff-driver",
         _TOOL_KEY: f'{_command(_CLI)} resolve --interactive "$MERGED"',
     }
 
@@ -58,7 +60,7 @@ def install(scope: str, cwd: Path) -> bool:
 def uninstall(scope: str, cwd: Path) -> bool:
     """Remove the settings from the configuration of a scope; whether there were any."""
     changed = False
-    for key in (PROCESS_KEY, *_FIXED, _DRIVER_KEY, _TOOL_KEY):
+    for key in (PROCESS_KEY, *_FIXED, _DRIVER_KEY, _DIFF_KEY, _TOOL_KEY):
         if _values(scope, key, cwd):
             # Git removes the section with its last key, unless someone has left a comment there.
             git.run(["config", f"--{scope}", "--unset-all", key], cwd=cwd)

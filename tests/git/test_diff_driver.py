@@ -1,9 +1,11 @@
 """`git diff`, `git show` and `git log -p` of checkpoints, by the diff driver."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.checkpoints import linux_only
 from tests.repositories import Repo, model
 
 A = "a.safetensors"
@@ -113,3 +115,12 @@ def test_from_a_folder_below_and_outside(driven: Repo, tmp_path: Path) -> None:
 
 def test_arguments_that_are_not_of_git(tracked: Repo) -> None:
     assert "it is Git that starts this" in tracked.fails(3, "diff-driver", "a", "b")
+
+
+@linux_only
+def test_a_pager_that_is_left_early(tracked: Repo) -> None:
+    tracked.write("a.safetensors", model(7))
+    shell = 'git -c core.pager=cat --paginate diff | true; echo "${PIPESTATUS[0]}"'
+    done = subprocess.run(["bash", "-c", shell], cwd=tracked.path, capture_output=True, check=True)
+    assert b"external diff died" not in done.stderr
+    assert b"Traceback" not in done.stderr

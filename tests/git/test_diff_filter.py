@@ -58,6 +58,7 @@ def test_a_diff_is_given_manifests(changed: Repo, command: tuple[str, ...]) -> N
 
 def test_a_difftool_is_given_true_bytes_where_there_is_no_driver(changed: Repo) -> None:
     changed.git("config", "--unset", "diff.theta.command")
+    changed.git("config", "--global", "--unset", "diff.theta.command")
     changed.git("-c", 'difftool.x.cmd=cp "$LOCAL" old; cp "$REMOTE" new', "difftool", "-y", "-t", "x", "HEAD~1", "HEAD")
     assert (changed.read("old"), changed.read("new")) == (model(0), model(7))
 

@@ -1,6 +1,7 @@
 """`git theta diff-driver`: what Git starts for `git diff` of a checkpoint."""
 
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,13 +27,23 @@ __all__ = ["command"]
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...]) -> None:
     """What Git starts, with arguments of its own, for `git diff` of a checkpoint, where diff.theta.command says so."""
-    from git_theta.commands.comparer import Comparer
-    from git_theta.commands.diff_output import Text
     from git_theta.depot import make_ready
-    from git_theta.report import Sort
 
     make_ready()
     pair = parse(arguments)
+    try:
+        _print(pair)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The user has left the pager. Git learns of it by itself, and would complain of a driver that fails.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(pair: Pair) -> None:
+    from git_theta.commands.comparer import Comparer
+    from git_theta.commands.diff_output import Text
+    from git_theta.report import Sort
+
     place = find_place()
     show = Text(place, full=False, sort=Sort.NAME)
     title = " -> ".join(map(shown_path, dict.fromkeys(pair.paths)))
