@@ -32,6 +32,7 @@ _VERBS = {
     "fsck": "fsck",
     "info": "info",
     "install": "install",
+    "log": "log",
     "ls-files": "ls_files",
     "merge": "merge",
     "migrate": "migrate",
