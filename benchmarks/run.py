@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from diffs import diffs
 from figures import Figure, format_figure, machine
 from memory import anonymous_memory
 from repository import installed
@@ -37,6 +38,7 @@ CASES: dict[str, Callable[[Workplace], Iterator[Figure]]] = {
     "updates": updates,
     "workflow": workflow,
     "tuned": tuned,
+    "diff": diffs,
 }
 
 
