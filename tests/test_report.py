@@ -9,7 +9,7 @@ from git_theta.changes import compare
 from git_theta.comparison import Comparison, Rest
 from git_theta.errors import MissingObjectError
 from git_theta.ledger import Pair
-from git_theta.manifest import Manifest
+from git_theta.manifest import Manifest, Piece, Step
 from git_theta.report import Sort, Style
 from git_theta.scalars import Difference
 from git_theta.statistics import Statistics
@@ -24,7 +24,16 @@ def compared(before: Manifest | None, after: Manifest | None, **found: Statistic
     changes = compare(before, after)
     pairs: dict[str, Pair] = {item.name: item.pair for item in changes.items if item.pair}
     return Comparison(
-        before, after, changes, {pairs[name]: item for name, item in found.items()}, (), Rest.SAME, (), 0, is_kept=False
+        before,
+        after,
+        changes,
+        {pairs[name]: item for name, item in found.items()},
+        (),
+        Rest.SAME,
+        (),
+        {},
+        0,
+        is_kept=False,
     )
 
 
@@ -74,6 +83,16 @@ def test_renames_are_folded_with_their_old_names() -> None:
         "  > other -> fresh",
         "  > old.{0-2}.w -> new.{0-2}.w",
     ]
+
+
+def test_by_which_updates_the_values_are_stored() -> None:
+    old = manifest(**{f"l.{number}": number for number in range(3)})
+    rows = {f"l.{number}": record(number + 10) for number in range(3)}
+    sparse = Step("sparse", (Piece("ab" * 32, 7, 0, 7),))
+    rows["l.2"] = replace(rows["l.2"], store=(*old.parameters["l.2"].store, sparse))
+    one = compared(old, replace(old, digest="0" * 64, parameters=rows))
+    assert text(one)[1].endswith("   3x [2, 3] F32   dense (2), sparse (1)")
+    assert text(replace(one, notes={sparse: "k=4"}))[1].endswith("   dense (2), sparse k=4 (1)")
 
 
 def test_order() -> None:

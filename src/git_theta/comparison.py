@@ -1,21 +1,25 @@
 """A comparison of two versions of a checkpoint: what changed, what it amounts to, and what was not looked at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 
 from git_theta import measuring, scalars
 from git_theta.changes import Change, Changes, compare
 from git_theta.errors import ThetaError
 from git_theta.ledger import Ledger, Pair
-from git_theta.manifest import Manifest
+from git_theta.manifest import Manifest, Step
 from git_theta.measuring import Found
 from git_theta.scalars import Difference
 from git_theta.statistics import Statistics
 from git_theta.versions import Version
 
 __all__ = ["Comparison", "Measuring", "Rest", "of"]
+
+
+_MOST_NOTES = 4096
 
 
 class Rest(Enum):
@@ -50,6 +54,7 @@ class Comparison:
 
     `left`: pairs of values that were left unmeasured, being too many bytes. `measured_bytes` of values were read.
     `scalars`: metadata, and what a pickle has beside tensors, where it differs; `rest`: what else does.
+    `notes`: what there is to say of a step beside its update.
     `is_kept`: whether the new version is stored, and so what it costs is known.
     """
 
@@ -60,6 +65,7 @@ class Comparison:
     left: tuple[Pair, ...]
     rest: Rest
     scalars: tuple[Difference, ...]
+    notes: Mapping[Step, str]
     measured_bytes: int
     is_kept: bool
 
@@ -97,7 +103,16 @@ def of(
         left = []
     is_kept = after is not None and after.is_kept
     rest, differences = _beside(changes, before, after)
-    return Comparison(old, new, changes, found, tuple(left), rest, differences, 0 if left else todo, is_kept)
+    return Comparison(
+        old, new, changes, found, tuple(left), rest, differences, _notes(changes, after), 0 if left else todo, is_kept
+    )
+
+
+def _notes(changes: Changes, after: Version | None) -> dict[Step, str]:
+    """What there is to say of the steps by which the new values are stored, of the first of them."""
+    steps = dict.fromkeys(step for item in changes.items for step in item.steps)
+    notes = {step: after.described(step) for step in islice(steps, _MOST_NOTES)} if after else {}
+    return {step: note for step, note in notes.items() if note}
 
 
 def _beside(changes: Changes, before: Version | None, after: Version | None) -> tuple[Rest, tuple[Difference, ...]]:

@@ -11,7 +11,7 @@ from git_theta.changes import Change, Kind, rows
 from git_theta.comparison import Comparison, Rest
 from git_theta.errors import MissingObjectError
 from git_theta.folding import fold, frame
-from git_theta.manifest import Record
+from git_theta.manifest import Record, Step
 from git_theta.measuring import size_bytes
 from git_theta.names import shown
 from git_theta.scalars import Scalar
@@ -61,12 +61,14 @@ class Line:
 class Group:
     """Changes of one kind, from one dtype and shape to one, whose names differ in numbers and words alone.
 
-    `was` is the name of before where that was another, `owner` of what it is tied to.
+    `chains` are the updates by which each new value is stored. `was` is the name of before where that was another,
+    `owner` of what it is tied to.
     """
 
     name: str
     changes: tuple[Change, ...]
     statistics: tuple[Statistics, ...]
+    chains: tuple[str, ...] = ()
     was: str = ""
     owner: str = ""
 
@@ -115,9 +117,15 @@ def _group(name: str, changes: Sequence[Change], compared: Comparison) -> Group:
         name,
         tuple(changes),
         tuple(item for item in found if item),
+        tuple(" ".join(_step(step, compared) for step in change.steps) for change in changes),
         _joined(was) if was != [change.name for change in changes] else "",
         _joined(owners),
     )
+
+
+def _step(step: Step, compared: Comparison) -> str:
+    note = compared.notes.get(step)
+    return f"{step.update} {note}" if note else step.update
 
 
 def _joined(names: Iterable[str]) -> str:
@@ -239,7 +247,7 @@ def _updates(group: Group) -> str:
     """By which updates the new values are stored, the most frequent first."""
     if group.kind is Kind.RENAMED:
         return ""
-    chains = Counter(" ".join(step.update for step in change.steps) for change in group.changes)
+    chains = Counter(group.chains)
     found = [(chain, number) for chain, number in chains.most_common(4) if chain]
     if len(found) == 1 and len(chains) == 1:
         return found[0][0]

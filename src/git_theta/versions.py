@@ -12,23 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from git_theta import layout as layouts
-from git_theta import tracked, value
+from git_theta import plugins, tracked, value
 from git_theta.checkpoint import segment
-from git_theta.errors import ChangedError, InputError, ManifestError
+from git_theta.errors import ChangedError, DataError, InputError, ManifestError, RepositoryError
 from git_theta.layout import MAX_LAYOUT_BYTES, Layout
-from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Record
-from git_theta.names import shown_path
+from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Record, Step
+from git_theta.names import shown, shown_path
 from git_theta.source import BytesSource, FileSource, Source
 from git_theta.statistics import Values
 from git_theta.store import Store
 from git_theta.tensor import OPAQUE
 from git_theta.tracked import Kind
-from git_theta.updates.base import CHUNK_BYTES
+from git_theta.updates.base import CHUNK_BYTES, Described
 from git_theta.value import SourceValue, digest_of
 
 __all__ = ["Version", "of_blob", "of_file", "of_manifest"]
 
 _HEAD_BYTES = 65536
+_LONGEST_DESCRIPTION = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,10 @@ class Version:
     manifest: Manifest
     values: Values
     is_kept: bool
+
+    def described(self, step: Step) -> str:
+        """What is to be said of a step of a kept version beside its update; "" where nothing is, or it is not here."""
+        return self.values.described(step) if isinstance(self.values, StoredValues) else ""
 
     def layout(self) -> Layout:
         """The order of its parameters, and what stands between them; raises ManifestError, DataError."""
@@ -55,6 +60,17 @@ class StoredValues:
 
     def runs(self, record: Record) -> Iterator[bytes | memoryview]:
         return value.runs(record, self.store)
+
+    def described(self, step: Step) -> str:
+        """What the step's update has to say of its payload."""
+        try:
+            update = plugins.update(step.update)
+            if not isinstance(update, Described):
+                return ""
+            with self.store.reader(step.pieces) as payload:
+                return shown(update.described(payload)[:_LONGEST_DESCRIPTION])
+        except (DataError, ManifestError, RepositoryError):
+            return ""
 
 
 @dataclass(frozen=True, slots=True)

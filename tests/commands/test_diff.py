@@ -371,6 +371,23 @@ def test_numbers_of_a_pickle(repo: Repo) -> None:
     assert file["beside_parameters"] is None
 
 
+def test_the_rank_of_an_update(repo: Repo) -> None:
+    repo.track("*.safetensors")
+    base = np.frombuffer(weights(96 * 64), "<f4").reshape(96, 64)
+    left, right = (np.ones(shape, "<f4") for shape in ((96, 2), (2, 64)))
+    safetensors.numpy.save_file({"w": base}, repo.path / A)
+    repo.commit()
+    safetensors.numpy.save_file({"w/R": left, "w/C": right}, repo.path / "update")
+    repo.ok("add", A, "--update-type", "low-rank", "--update-path", "update")
+    out = repo.ok("diff", "--cached")
+    assert "  ~ w   [96, 64] F32   low-rank r=2\n" in out
+    assert json.loads(repo.ok("diff", "--cached", "--json"))["files"][0]["groups"][0]["updates"] == ["low-rank"]
+    repo.ok("diff", "--cached")
+    for path in repo.objects():
+        path.unlink()
+    assert "  ~ w   [96, 64] F32   low-rank\n" in repo.ok("diff", "--cached"), "it is not here to be looked at"
+
+
 def test_ties(repo: Repo) -> None:
     repo.track("*.pt")
     weight = torch.randn(4, 4)

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from git_theta.source import Source
 from git_theta.tensor import Tensor
 
-__all__ = ["CHUNK_BYTES", "Base", "Supplied", "Supplier", "Update", "Value"]
+__all__ = ["CHUNK_BYTES", "Base", "Described", "Supplied", "Supplier", "Update", "Value"]
 
 CHUNK_BYTES = 2 * 2**20
 
@@ -114,5 +114,17 @@ class Supplier(Protocol):
 
         Their names are the update's own, such as "R" and "C". Raises InputError, without the parameter's name, where
         one is missing or unknown, does not fit, is not finite, or where a parameter of this dtype cannot be updated so.
+        """
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """An update of whose payloads there is something to say: a plugin that has this method beside those of `Update`."""
+
+    def described(self, payload: Source) -> str:
+        """What a diff says of a payload behind the update's name, such as "r=16"; "" for nothing.
+
+        Reads a few bytes of it, which may be anyone's.
         """
         ...

@@ -113,6 +113,12 @@ class LowRank:
         header = _HEADER.pack(*codes, rank, columns, factors.scaling, *map(len, coded))
         return chain([header, *coded], rest)
 
+    def described(self, payload: Source) -> str:
+        """The rank."""
+        head = payload.read(0, _HEADER.size)
+        rank = _HEADER.unpack(head)[4] if len(head) == _HEADER.size else 0
+        return f"r={rank}" if 0 < rank <= MAX_RANK else ""
+
     def decode(self, payload: Source, size: int, bases: Sequence[Base]) -> Iterator[bytes | memoryview]:
         [base] = bases
         head = payload.read(0, _HEADER.size)
