@@ -75,11 +75,6 @@ class Statistics:
         distance = (self.change - abs(self.before - self.after)) * (self.change + abs(self.before - self.after))
         return max(-1.0, min(1.0, 1 - distance / (2 * product)))
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether the value has NaN or infinities that it had not."""
-        return self.nans[1] > self.nans[0] or self.infinities[1] > self.infinities[0]
-
 
 def total(parts: Sequence[Statistics]) -> Statistics:
     """The statistics of values taken together, as if they were one; there are no norms where one part has none."""

@@ -459,8 +459,9 @@ def test_names_are_escaped(repo: Repo) -> None:
     [
         (["nothing"], "nothing: no such revision or path; to name a path that is gone, put -- before it"),
         (["nothing", "--"], "nothing: no such revision"),
-        (["HEAD", "HEAD", "HEAD", "--"], "at most two revisions are compared"),
-        (["HEAD..HEAD", "HEAD", "--"], "at most two revisions are compared"),
+        (["HEAD", "HEAD", "HEAD", "--"], "at most two revisions are compared, and one with --cached"),
+        (["--cached", "HEAD", "HEAD"], "at most two revisions are compared, and one with --cached"),
+        (["HEAD..HEAD", "HEAD", "--"], "at most two revisions are compared, and one with --cached"),
         (["--no-index", A], "two files are compared here: git theta diff OLD NEW"),
         (["main"], "main: a revision and a path have this name; put -- behind it, or before it"),
         (["..", "--"], "..: no such revision"),

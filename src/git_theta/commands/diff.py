@@ -79,7 +79,7 @@ def command(
 
     make_ready()
     place = find_place()
-    asked = _asked(place, words, ctx.meta[_DASHED], no_index=no_index)
+    asked = _asked(place, words, ctx.meta[_DASHED], no_index=no_index, cached=cached)
     show = Json(full, Sort(sort)) if as_json else Text(place, full, Sort(sort))
     code = 0
     with Comparer(place, patterns, stats) as comparer:
@@ -91,7 +91,9 @@ def command(
     return code or int(exit_code and show.found)
 
 
-def _asked(place: Place | None, words: Sequence[str], dashed: Sequence[str] | None, *, no_index: bool) -> _Asked:
+def _asked(
+    place: Place | None, words: Sequence[str], dashed: Sequence[str] | None, *, no_index: bool, cached: bool
+) -> _Asked:
     """What the arguments mean, as Git reads its own: revisions first, then paths."""
     if no_index or place is None:
         operands = (*words, *(dashed or ()))
@@ -104,8 +106,8 @@ def _asked(place: Place | None, words: Sequence[str], dashed: Sequence[str] | No
     rest = list(words)
     while rest and len(found) < 2 and (dashed is not None or _means_revision(place, rest[0])):
         found += _revisions(place, rest.pop(0))
-    if len(found) > 2 or (dashed is not None and rest):
-        raise InputError("at most two revisions are compared")
+    if len(found) > (1 if cached else 2) or (dashed is not None and rest):
+        raise InputError("at most two revisions are compared, and one with --cached")
     for word in rest:
         _check_path(place, word)
     return _Asked(
