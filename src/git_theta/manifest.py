@@ -44,6 +44,7 @@ MAX_STEPS = 16
 MAX_PIECES = 65_536
 MAX_VIEWS = 65_536
 
+_USUAL_KEYS = frozenset({"dtype", "shape", "digest", "store"})
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _MARKER = re.compile(rb"^(<{7}|={7}|>{7}|\|{7})( |\r?$)", re.MULTILINE)
@@ -270,15 +271,19 @@ def _parse_record(name: str, row: object) -> Record:
     where = f"parameter '{shown(name[:80])}'"
     if type(row) is not dict or len(name) > MAX_NAME_LENGTH:
         raise ManifestError(f"{where} is no object, or its name is above {MAX_NAME_LENGTH} characters")
-    _expect_keys(row, where, "dtype", "shape", "digest", "store", optional=("size", "strides", "views"))
+    if row.keys() != _USUAL_KEYS:  # what follows is done for each of perhaps 20,000 parameters
+        _expect_keys(row, where, *_USUAL_KEYS, optional=("size", "strides", "views"))
     dtype, shape = _dtype(row["dtype"], where), _shape(row["shape"], where)
     if "size" not in row and dtype not in DTYPES:
         raise ManifestError(f"{where} is of dtype {_got(dtype)}, which this git-theta does not know, and has no size")
-    size = _size(row["size"], f"the size of {where}") if "size" in row else nbytes(dtype, shape)
-    check_shape(dtype, shape, size)
+    if "size" in row:
+        size = _size(row["size"], "the size of ", where)
+        check_shape(dtype, shape, size)
+    else:
+        size = nbytes(dtype, shape)
     strides = _strides(row["strides"], shape, where) if "strides" in row else None
     store = parse_store(row["store"], where)
-    record = Record(dtype, shape, size, _hex(row["digest"], f"the digest of {where}"), store, strides)
+    record = Record(dtype, shape, size, _hex(row["digest"], "the digest of ", where), store, strides)
     if "views" not in row:
         return record
     if type(row["views"]) is not list or not 0 < len(row["views"]) <= MAX_VIEWS:
@@ -293,7 +298,7 @@ def _parse_view(row: object, record: Record, where: str) -> View:
     _expect_keys(row, f"a view of {where}", "name", optional=("dtype", "shape", "offset", "strides"))
     dtype = _dtype(row["dtype"], where) if "dtype" in row else record.dtype
     shape = _shape(row["shape"], where) if "shape" in row else record.shape
-    offset = _size(row["offset"], f"a view's offset in {where}") if "offset" in row else 0
+    offset = _size(row["offset"], "a view's offset in ", where) if "offset" in row else 0
     strides = record.strides
     if "strides" in row:
         strides = None if row["strides"] is None else _strides(row["strides"], shape, where)
@@ -304,15 +309,17 @@ def parse_store(rows: object, where: str) -> tuple[Step, ...]:
     """The steps that JSON holds; raises ManifestError that begins with `where`."""
     if type(rows) is not list or not 0 < len(rows) <= MAX_STEPS:
         raise ManifestError(f"{where} is stored in no list of 1 to {MAX_STEPS} updates")
-    return tuple(_parse_step(row, index, where) for index, row in enumerate(rows))
+    return tuple([_parse_step(row, index, where) for index, row in enumerate(rows)])
 
 
 def _parse_step(row: object, index: int, where: str) -> Step:
     if type(row) is not list or len(row) not in (2, 3) or type(row[1]) is not list or len(row[1]) > MAX_PIECES:
         raise ManifestError(f"{where} has an update that is not [name, pieces] or [name, pieces, more]")
-    update = _word(row[0], f"an update of {where}")
-    pieces = tuple(_parse_piece(piece, where) for piece in row[1])
-    extras = row[2] if len(row) == 3 else {}
+    update = _word(row[0], "an update of ", where)
+    pieces = tuple([_parse_piece(piece, where) for piece in row[1]])
+    if len(row) == 2:
+        return Step(update, pieces, _default_bases(index))
+    extras = row[2]
     if type(extras) is not dict:
         raise ManifestError(f"{where} has an update whose third item is no object")
     _expect_keys(extras, f"update '{update}' of {where}", optional=("bases", "dtype", "shape"))
@@ -327,10 +334,10 @@ def _parse_step(row: object, index: int, where: str) -> Step:
 def _parse_piece(row: object, where: str) -> Piece:
     if type(row) is not list or len(row) not in (2, 4):
         raise ManifestError(f"{where} has a piece that is not [oid, size] or [oid, size, offset, length]")
-    oid, size = _hex(row[0], f"an oid of {where}"), _size(row[1], f"an object's size in {where}")
+    oid, size = _hex(row[0], "an oid of ", where), _size(row[1], "an object's size in ", where)
     if len(row) == 2:
         return Piece(oid, size, 0, size)
-    offset, length = _size(row[2], f"an offset in {where}"), _size(row[3], f"a length in {where}")
+    offset, length = _size(row[2], "an offset in ", where), _size(row[3], "a length in ", where)
     if offset > size or length > size - offset:
         raise ManifestError(f"{where} has a piece at {offset}+{length} of an object of {size} bytes")
     return Piece(oid, size, offset, length)
@@ -345,9 +352,9 @@ def _check_objects(records: Sequence[Record]) -> None:
                     raise ManifestError(f"it gives object {piece.oid} two sizes")
 
 
-def _hex(value: object, what: str) -> str:
+def _hex(value: object, what: str, where: str = "") -> str:
     if type(value) is not str or not _HEX.match(value):
-        raise ManifestError(f"{what} is not 64 lower-case hex characters: {_got(value)}")
+        raise ManifestError(f"{what}{where} is not 64 lower-case hex characters: {_got(value)}")
     return value
 
 
@@ -356,15 +363,15 @@ def is_word(value: object) -> bool:
     return type(value) is str and _WORD.match(value) is not None
 
 
-def _word(value: object, what: str) -> str:
+def _word(value: object, what: str, where: str = "") -> str:
     if type(value) is not str or not is_word(value):
-        raise ManifestError(f"{what} is not a lower-case word of at most 32 characters: {_got(value)}")
+        raise ManifestError(f"{what}{where} is not a lower-case word of at most 32 characters: {_got(value)}")
     return value
 
 
-def _size(value: object, what: str) -> int:
+def _size(value: object, what: str, where: str = "") -> int:
     if type(value) is not int or not 0 <= value <= MAX_SIZE_BYTES:
-        raise ManifestError(f"{what} is not a whole number from 0 to {MAX_SIZE_BYTES}: {_got(value)}")
+        raise ManifestError(f"{what}{where} is not a whole number from 0 to {MAX_SIZE_BYTES}: {_got(value)}")
     return value
 
 
@@ -377,13 +384,13 @@ def _dtype(value: object, where: str) -> str:
 def _shape(value: object, where: str) -> tuple[int, ...]:
     if type(value) is not list or len(value) > 64:
         raise ManifestError(f"{where} has a shape or bases that are no list of at most 64 numbers")
-    return tuple(_size(dim, f"a dimension of {where}") for dim in value)
+    return tuple([_size(dim, "a dimension of ", where) for dim in value])
 
 
 def _strides(value: object, shape: tuple[int, ...], where: str) -> tuple[int, ...]:
     if type(value) is not list or len(value) != len(shape):
         raise ManifestError(f"{where} has strides that do not fit its shape")
-    return tuple(_size(stride, f"a stride of {where}") for stride in value)
+    return tuple([_size(stride, "a stride of ", where) for stride in value])
 
 
 def _got(value: object) -> str:
