@@ -81,7 +81,8 @@ def test_filter_in_a_folder_of_any_name(
     fresh_repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     (tmp_path / folder).mkdir()
-    shutil.copy(scripts_path() / "git-theta-filter", tmp_path / folder)
+    for script in ("git-theta", "git-theta-filter", "git-theta-merge"):
+        shutil.copy(scripts_path() / script, tmp_path / folder)
     get_path = sysconfig.get_path
     monkeypatch.setattr(
         sysconfig, "get_path", lambda *args: str(tmp_path / folder) if args == ("scripts",) else get_path(*args)
