@@ -93,9 +93,9 @@ def small_tensors(count: int) -> dict[str, tuple[int, ...]]:
     return {f"expert.{number}.scale": (256,) for number in range(count)}
 
 
-def square_tensors(count: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of `count` F32 tensors of 256 KiB."""
-    return {f"expert.{number}.weight": (256, 256) for number in range(count)}
+def square_tensors(count: int, width: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of `count` square tensors."""
+    return {f"expert.{number}.weight": (width, width) for number in range(count)}
 
 
 def make_once(path: Path, make: Callable[[Path], object]) -> Path:

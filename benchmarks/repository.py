@@ -68,7 +68,7 @@ class Repository:
         """What a command in the worktree prints."""
         return subprocess.check_output(argv, cwd=self.worktree, env=self.environment)
 
-    def timed(self, *argv: str) -> float:
+    def timed(self, *argv: str, **variables: str) -> float:
         """`run`, after the disk has taken what earlier commands wrote, with memory at hand.
 
         A virtual machine gives memory that lies idle back to its host. To get it again costs more than all that the
@@ -79,7 +79,7 @@ class Repository:
         with mmap.mmap(-1, _TOUCHED_BYTES) as memory:
             for offset in range(0, len(memory), mmap.PAGESIZE):
                 memory[offset] = 1
-        return self.run(*argv)
+        return self.run(*argv, stdin=b"", **variables)
 
     def commit(self, message: str) -> None:
         self.run("git", "commit", "--quiet", "-m", message)

@@ -17,6 +17,7 @@ from pathlib import Path
 from diffs import diffs
 from figures import Figure, format_figure, machine
 from memory import anonymous_memory
+from merging import merge, one_sided
 from repository import installed
 from speed import add, checkout
 from startup import startup
@@ -39,6 +40,8 @@ CASES: dict[str, Callable[[Workplace], Iterator[Figure]]] = {
     "workflow": workflow,
     "tuned": tuned,
     "diff": diffs,
+    "merge": merge,
+    "one-sided": one_sided,
 }
 
 

@@ -88,7 +88,7 @@ class Workplace:
 
     def many(self) -> Path:
         """A model of many parameters that are each large enough for an object of its own."""
-        shapes = models.square_tensors(self.scale.objects)
+        shapes = models.square_tensors(self.scale.objects, 256)
         name = f"many-{self.scale.objects}.safetensors"
         return self.make(name, lambda path: models.make_synthetic(path, shapes, "F32"))
 
