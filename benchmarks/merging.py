@@ -18,7 +18,7 @@ from memory import peak_bytes
 from repository import Repository
 from workplace import Workplace
 
-__all__ = ["branched", "merge", "one_sided"]
+__all__ = ["SIDE", "branched", "merge", "one_sided"]
 
 NAME = "model.safetensors"
 SIDE = "side"

@@ -22,6 +22,7 @@ from repository import installed
 from speed import add, checkout
 from startup import startup
 from storage import small, store
+from tasks import tasks
 from transfer import fsck, hook, transfer
 from updates import tuned, updates, workflow
 from workplace import FULL, QUICK, Workplace
@@ -42,6 +43,7 @@ CASES: dict[str, Callable[[Workplace], Iterator[Figure]]] = {
     "diff": diffs,
     "merge": merge,
     "one-sided": one_sided,
+    "tasks": tasks,
 }
 
 

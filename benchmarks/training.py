@@ -1,30 +1,80 @@
 """Later versions of the real model, each really trained: with torch, transformers and peft, on text that is everywhere.
 
 The task is to tell what a function of Python's standard library does from its name: its sentence embedding is to be
-nearest to that of its documentation, among those of a batch (van den Oord et al., arXiv:1807.03748). Versions are made
-once and kept, as training takes minutes.
+nearest to that of its documentation, among those of a batch (van den Oord et al., arXiv:1807.03748). For merges there
+is another one: which line of code stands under a comment. Versions are made once and kept, as training takes minutes.
 """
 
 import ast
 import random
 import re
 import sysconfig
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import models
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FULL", "LORA", "ONE_LAYER", "Training", "train", "train_adapter"]
+__all__ = ["FULL", "LORA", "ONE_LAYER", "TASKS", "Task", "Training", "loss", "train", "train_adapter"]
+
+Pair: TypeAlias = tuple[str, str]
 
 BATCH = 16
 MOST_TOKENS = 64
 SHARPNESS = 20.0
+SHORTEST = 16  # characters of a line of code
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+
+
+@cache
+def _function_pairs() -> frozenset[Pair]:
+    """Names of functions, in words, and what their documentation says first."""
+    return frozenset(_documented())
+
+
+@cache
+def _comment_pairs() -> frozenset[Pair]:
+    """Comments of one line, and the lines of code under them."""
+    return frozenset(_commented())
+
+
+def _documented() -> Iterator[Pair]:
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            text = ast.get_docstring(node) if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else None
+            if text and isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                yield f"{path.stem} {' '.join(_WORDS.findall(node.name)).lower()}", text.partition("\n\n")[0]
+
+
+def _commented() -> Iterator[Pair]:
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        lines = ["", *(line.strip() for line in path.read_text("utf-8", "replace").splitlines())]
+        for before, comment, code in zip(lines, lines[1:], lines[2:], strict=False):
+            if comment.startswith("# ") and not before.startswith("#") and len(code) >= SHORTEST and code[0] != "#":
+                yield comment[2:], code
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Pairs of texts that belong together; a quarter of them is not trained on, but tells how well it went."""
+
+    title: str
+    pairs: Callable[[], Iterable[Pair]]
+
+    def seen(self) -> Iterator[Pair]:
+        return (pair for pair in self.pairs() if zlib.crc32(pair[0].encode()) % 4)
+
+    def unseen(self) -> Iterator[Pair]:
+        return (pair for pair in self.pairs() if not zlib.crc32(pair[0].encode()) % 4)
+
+
+TASKS = (Task("names", _function_pairs), Task("comments", _comment_pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +83,7 @@ class Training:
 
     learning_rate: float
     part: str = ""
+    pairs: Callable[[], Iterable[Pair]] = _function_pairs
 
 
 FULL = Training(2e-5)
@@ -85,19 +136,43 @@ def _save(model: Any, target: Path) -> None:
 
 def _fit(model: Any, training: Training, steps: int, seed: int) -> None:
     import torch
-    from torch.nn.functional import cross_entropy
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(models.real_model().parent)
+    tokenizer = _tokenizer()
     torch.manual_seed(seed)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=training.learning_rate)
-    for names, texts in _batches(steps, seed):
-        scores = SHARPNESS * _embed(model, tokenizer, names) @ _embed(model, tokenizer, texts).T
-        loss = cross_entropy(scores.float(), torch.arange(BATCH))
+    for batch in _batches(training.pairs(), steps, seed):
+        batch_loss = _loss(model, tokenizer, *batch)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        batch_loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
+
+
+def loss(file: Path, task: Task, batches: int) -> float:
+    """How badly the model of a safetensors file tells the pairs of a task apart that nobody trained on."""
+    import torch
+
+    model, tokenizer = _load(file).eval(), _tokenizer()
+    with torch.inference_mode():
+        losses = [_loss(model, tokenizer, *batch).item() for batch in _batches(task.unseen(), batches, seed=0)]
+    return sum(losses) / len(losses)
+
+
+@cache
+def _tokenizer() -> Callable[..., Any]:
+    from transformers import AutoTokenizer
+
+    made: Callable[..., Any] = AutoTokenizer.from_pretrained(models.real_model().parent)
+    return made
+
+
+def _loss(model: Any, tokenizer: Callable[..., Any], left: list[str], right: list[str]) -> "torch.Tensor":
+    """The cross entropy of guessing which of the batch's right texts belongs to each left one."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    scores = SHARPNESS * _embed(model, tokenizer, left) @ _embed(model, tokenizer, right).T
+    return cross_entropy(scores.float(), torch.arange(BATCH))
 
 
 def _embed(model: Any, tokenizer: Callable[..., Any], texts: list[str]) -> "torch.Tensor":
@@ -110,18 +185,10 @@ def _embed(model: Any, tokenizer: Callable[..., Any], texts: list[str]) -> "torc
     return normalize((states * mask).sum(1) / mask.sum(1))
 
 
-def _batches(steps: int, seed: int) -> Iterator[tuple[list[str], list[str]]]:
-    """Names of functions, in words, and what their documentation says first."""
-    pairs = sorted(set(_pairs()))
+def _batches(pairs: Iterable[Pair], count: int, seed: int) -> Iterator[tuple[list[str], list[str]]]:
+    """Batches drawn from the pairs: the left texts, and those that belong to them."""
+    drawn = sorted(set(pairs))
     numbers = random.Random(seed)
-    for _ in range(steps):
-        names, texts = zip(*numbers.sample(pairs, BATCH), strict=True)
-        yield list(names), list(texts)
-
-
-def _pairs() -> Iterator[tuple[str, str]]:
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            text = ast.get_docstring(node) if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else None
-            if text and isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                yield f"{path.stem} {' '.join(_WORDS.findall(node.name)).lower()}", text.partition("\n\n")[0]
+    for _ in range(count):
+        left, right = zip(*numbers.sample(drawn, BATCH), strict=True)
+        yield list(left), list(right)
