@@ -197,6 +197,14 @@ def test_a_cast_of_other_values_is_merged_in_its_dtype(depot: Depot) -> None:
     assert_same(found, {**BASE, "a": mean.astype("<f2")})
 
 
+def test_a_number_that_the_new_dtype_cannot_hold_is_a_conflict(depot: Depot) -> None:
+    large = LARGE + np.float32(1e6)
+    made, found = merged(SAFETENSORS, depot, BASE, {**BASE, "a": large}, {**BASE, "a": LARGE.astype("<f2")})
+    assert [one.name for one in made.conflicts] == ["a"]
+    assert "goes beyond what F16 can hold" in made.conflicts[0].reason
+    assert_same(found, {**BASE, "a": large})
+
+
 def test_metadata_is_merged_key_by_key(depot: Depot) -> None:
     def save(metadata: dict[str, str], step: float) -> bytes:
         return safetensors.numpy.save({**BASE, "a": LARGE + np.float32(step)}, metadata)

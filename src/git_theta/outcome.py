@@ -309,9 +309,11 @@ def _is_cast(work: _Work, base: Record, changed: Record) -> bool:
     from blake3 import blake3
 
     hasher = blake3()
-    for run in _converted(work, base, changed.dtype):
-        hasher.update(run)
-    return hasher.hexdigest() == changed.digest
+    with suppress(ConflictError):  # what goes beyond the dtype was not only converted
+        for run in _converted(work, base, changed.dtype):
+            hasher.update(run)
+        return hasher.hexdigest() == changed.digest
+    return False
 
 
 def _converted(work: _Work, record: Record, dtype: str) -> Runs:
@@ -325,7 +327,11 @@ def _converted(work: _Work, record: Record, dtype: str) -> Runs:
 
 
 def _cast(data: memoryview, dtype: str, to: str) -> bytes:
-    return encode(decode(data, dtype, wide=dtype == "F64"), to)
+    """The numbers in another dtype; raises ConflictError where one goes beyond what it can hold."""
+    array = decode(data, dtype, wide=dtype == "F64")
+    made = encode(array, to)
+    running.check_result(made, to, [array])
+    return made
 
 
 def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], rules: Rules) -> Outcome:

@@ -16,7 +16,7 @@ from git_theta.tensor import DTYPES, nbytes
 if TYPE_CHECKING:
     from git_theta.merges.arrays import Numbers
 
-__all__ = ["RUN_ELEMENTS", "Operand", "Task", "held", "run"]
+__all__ = ["RUN_ELEMENTS", "Operand", "Task", "check_result", "held", "run"]
 
 RUN_ELEMENTS = 2**18
 
@@ -100,7 +100,7 @@ def run(
             start,
         )
         made = encode(_compute(xp, merge, inputs, options), task.dtype)
-        _check_result(made, task.dtype, [*sides, *([base] if base is not None else [])])
+        check_result(made, task.dtype, [*sides, *([base] if base is not None else [])])
         yield made
 
 
@@ -157,7 +157,7 @@ def _check_finite(merge: Merge, sides: Sequence["Numbers"], base: "Numbers | Non
             raise ConflictError(f"{name} has NaN or infinite values; take a side")
 
 
-def _check_result(made: bytes, dtype: str, inputs: Sequence["Numbers"]) -> None:
+def check_result(made: bytes, dtype: str, inputs: Sequence["Numbers"]) -> None:
     """Raise ConflictError where finite inputs gave NaN, or a number that is too large for the dtype."""
     import numpy as np
 
