@@ -18,6 +18,7 @@ from git_theta.depot import Depot
 from git_theta.errors import DamagedObjectError, MissingObjectError
 from git_theta.outcome import Outcome, Versions
 from git_theta.rules import SKELETON, Rule, Rules
+from git_theta.tensor import Tensor
 from git_theta.threeway import Action, plan
 from tests.checkpoints import content_of, objects, opened, take
 
@@ -203,6 +204,52 @@ def test_a_number_that_the_new_dtype_cannot_hold_is_a_conflict(depot: Depot) -> 
     assert [one.name for one in made.conflicts] == ["a"]
     assert "goes beyond what F16 can hold" in made.conflicts[0].reason
     assert_same(found, {**BASE, "a": large})
+
+
+@pytest.mark.parametrize("axes", [(1, 0, 2), (2, 1, 0), (2, 0, 1)], ids=str)
+def test_further_files_are_read_in_the_order_of_the_elements(depot: Depot, axes: tuple[int, ...]) -> None:
+    values = np.arange(24, dtype="<f4").reshape(2, 3, 4)
+
+    def save(array: "np.ndarray[Any, Any]") -> bytes:
+        buffer = io.BytesIO()
+        back = [axes.index(axis) for axis in range(3)]
+        stored = torch.from_numpy(np.ascontiguousarray(array.transpose(axes))).permute(*back)
+        assert not stored.is_contiguous()
+        torch.save({"w": stored}, buffer)
+        return buffer.getvalue()
+
+    old, mine, other = (take(save(array), depot) for array in (values, values + 1, values + 3))
+    weights = {"f": values + 1, "g": values[::-1] + 1}
+    rules = Rules((Rule("*", "fisher", files={"fisher": ("f", "g")}),))
+
+    def files(path: str, name: str) -> Tensor:
+        assert name == "w"
+        return Tensor("F32", (2, 3, 4), weights[path].tobytes())
+
+    versions = Versions(old, mine, other)
+    made = outcome.apply(plan(old, mine, other, rules), versions, rules, depot, files=files)
+    assert made.conflicts == ()
+    found = torch.load(io.BytesIO(content_of(made.manifest, depot)))["w"].numpy()
+    total = weights["f"] + weights["g"]
+    wanted = (weights["f"] / total) * (values + 1) + (weights["g"] / total) * (values + 3)
+    assert np.allclose(found, wanted, rtol=1e-6, atol=0)
+
+
+def test_grams_of_a_transposed_weight_are_a_conflict(depot: Depot) -> None:
+    def save(array: "np.ndarray[Any, Any]") -> bytes:
+        buffer = io.BytesIO()
+        torch.save({"w": torch.from_numpy(array).t()}, buffer)
+        return buffer.getvalue()
+
+    values = np.arange(12, dtype="<f4").reshape(3, 4)
+    old, mine, other = (take(save(array), depot) for array in (values, values + 1, values * 2))
+    rules = Rules((Rule("*", "regmean", files={"gram": ("f", "g")}),))
+    gram = Tensor("F32", (3, 3), np.eye(3, dtype="<f4").tobytes())
+    made = outcome.apply(
+        plan(old, mine, other, rules), Versions(old, mine, other), rules, depot, files=lambda _path, _name: gram
+    )
+    assert [one.name for one in made.conflicts] == ["w"]
+    assert "do not stand in C order" in made.conflicts[0].reason
 
 
 def test_metadata_is_merged_key_by_key(depot: Depot) -> None:

@@ -300,8 +300,27 @@ def _further(work: _Work, strategy: Merge, one: Decision) -> dict[str, tuple[Ope
         if given and len(given) < len(tensors):
             raise ConflictError(f"only some of its '{name}' files have it; make the files again, or take a side")
         if given:
-            found[name] = tuple(running.held(tensor.dtype, tensor.shape, "", tensor.data) for tensor in given)
+            strides = work.versions.side(one, (one.sides or (0,))[0]).strides
+            if strides is not None and not strategy.elementwise:
+                raise ConflictError(
+                    f"its elements do not stand in C order, as '{one.strategy}' needs them; take a side"
+                )
+            found[name] = tuple(
+                running.held(tensor.dtype, tensor.shape, "", _in_order(tensor, one.shape, strides)) for tensor in given
+            )
     return found
+
+
+def _in_order(tensor: Tensor, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bytes:
+    """A tensor's elements as those of a parameter with these strides stand in its file."""
+    if strides is None or tensor.shape != shape:
+        return tensor.data
+    import numpy as np
+
+    axes = sorted(range(len(shape)), key=lambda axis: -strides[axis])
+    elements = np.frombuffer(tensor.data, f"V{DTYPES[tensor.dtype].word}").reshape(shape)
+    ordered: bytes = elements.transpose(axes).tobytes()
+    return ordered
 
 
 def _is_cast(work: _Work, base: Record, changed: Record) -> bool:
