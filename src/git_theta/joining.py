@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from git_theta import git, rulebook, tracked
+from git_theta import git, tracked
 from git_theta.errors import ConflictError, InputError, RepositoryError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown_path
 from git_theta.outcome import Versions
-from git_theta.rules import Rule
 from git_theta.threeway import Decision
 
 __all__ = ["Branches", "File", "branches", "files", "octopus", "trailers"]
@@ -119,32 +118,34 @@ def octopus(repository: Repository, joined: Branches, merged: Mapping[bytes, byt
     """
     if git.version() < _MERGE_TREE:
         raise RepositoryError("several branches at once need Git 2.38 or newer; merge one after the other")
-    current = joined.head
-    tree = ""
+    # Git merges two commits at a time. Where both have what is merged already, it has nothing to do.
+    current = _putting(repository, joined.head, merged)
     for other in joined.others:
-        tree = _merge_tree(repository, current, other, merged)
-        current = _commit(repository, tree, [current, other], "on the way")
+        side = _putting(repository, other, merged)
+        current = _commit(repository, _merge_tree(repository, current, side), [current, side], "on the way")
+    return _commit(repository, f"{current}^{{tree}}", [joined.head, *joined.others], message)
+
+
+def _putting(repository: Repository, commit: str, merged: Mapping[bytes, bytes]) -> str:
+    """A commit upon this one, in which these paths have these texts."""
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = {"GIT_INDEX_FILE": os.path.join(folder, "index")}  # noqa: PTH118  # a string for the environment
         base = repository.base
-        git.run(["read-tree", tree], cwd=base, environ=environ)
+        git.run(["read-tree", commit], cwd=base, environ=environ)
         modes = {entry.path: entry.mode for entry in _entries(repository, environ)}
         rows = [
             f"{modes[path]} {repository.write_blob(text)}\t".encode() + path + b"\0" for path, text in merged.items()
         ]
         git.run(["update-index", "-z", "--index-info"], cwd=base, stdin=b"".join(rows), environ=environ)
         tree = git.run(["write-tree"], cwd=base, environ=environ).decode().strip()
-    return _commit(repository, tree, [joined.head, *joined.others], message)
+    return _commit(repository, tree, [commit], "on the way")
 
 
-def _merge_tree(repository: Repository, ours: str, theirs: str, merged: Mapping[bytes, bytes]) -> str:
-    """The tree of a merge, in which the paths that are merged otherwise have anything."""
-    # Any value does for what is put in place afterwards: the driver then loads nothing, and nothing is a conflict.
-    rules = rulebook.format_environment([Rule("*", "ours")])
+def _merge_tree(repository: Repository, ours: str, theirs: str) -> str:
+    """The tree of a merge of two commits."""
     words = ["merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", ours, theirs]
-    said = git.run(words, cwd=repository.base, accept=(0, 1), environ={rulebook.RULES_VARIABLE: rules})
-    tree, *conflicts = said.split(b"\0")[:-1]
-    left = [path for path in conflicts if path and path not in merged]
+    tree, *conflicts = git.run(words, cwd=repository.base, accept=(0, 1)).split(b"\0")[:-1]
+    left = [path for path in conflicts if path]
     if left:
         raise ConflictError(
             f"{shown_path(left[0])}: the branches changed it in ways that someone must put together; "

@@ -179,6 +179,32 @@ def test_several_branches_with_a_conflict_in_another_file(three: Repo) -> None:
     assert three.git("status", "--porcelain") == ""
 
 
+def test_what_two_of_several_branches_added_is_never_dropped(three: Repo) -> None:
+    for branch, step in (("other", 1), ("third", 2)):
+        three.git("checkout", "--quiet", branch)
+        three.write("new.safetensors", content(a__weight=LARGE + step))
+        three.commit("new")
+    three.git("checkout", "--quiet", "main")
+    before = three.git("rev-parse", "HEAD")
+    assert "new.safetensors: the branches changed it" in three.fails(1, "merge", "other", "third")
+    assert three.git("rev-parse", "HEAD") == before
+
+
+def test_a_merge_that_is_not_concluded_is_left_alone(three: Repo) -> None:
+    three.git("merge", "--quiet", "--no-commit", "other")
+    before = three.git("rev-parse", "HEAD")
+    done = three.run_theta("merge", "third")
+    assert done.code == 128
+    assert "MERGE_HEAD exists" in done.err
+    assert three.git("rev-parse", "HEAD") == before
+    assert "Theta-" not in (three.path / ".git" / "MERGE_MSG").read_text()
+
+
+def test_a_message_that_begins_like_a_comment(diverged: Repo) -> None:
+    assert diverged.run_theta("merge", "other", "-m", "#42 merge").code == 0
+    assert message(diverged).startswith("#42 merge\n\nTheta-Strategy: average")
+
+
 def test_local_changes_are_not_overwritten(three: Repo) -> None:
     mine = content(a__weight=LARGE + 7)
     three.write(NAME, mine)

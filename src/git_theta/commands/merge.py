@@ -151,27 +151,33 @@ def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[
     environ = {rulebook.RULES_VARIABLE: rulebook.format_environment(chosen)} if chosen else {}
     said = ["-m", message] if message else []
     held = ["--no-ff", "--no-commit"] if plans else []
+    head, note = (place.repository.git_dir / name for name in ("MERGE_HEAD", "MERGE_MSG"))
+    another = head.exists()  # a merge that is not concluded: Git refuses this one, and that one is not ours to commit
     code = git.run_attached(["merge", *held, *said, branch], cwd=place.cwd, environ=environ)
-    note = place.repository.git_dir / "MERGE_MSG"
-    if not (place.repository.git_dir / "MERGE_HEAD").exists() or not note.exists():
+    if another or not head.exists() or not note.exists():
         return code
+    # Git writes comments only about conflicts; without, a line such as "#42" is the user's.
+    comments = code != 0
     if plans:
-        note.write_bytes(_signed(place, note.read_bytes(), joining.trailers(_rows(plans))))
+        note.write_bytes(_signed(place, note.read_bytes(), joining.trailers(_rows(plans)), comments=comments))
     for index in merging.reindex(place, [one.file.path for one in plans]):
         print(f"{shown_path(index)}: made anew from the shards")
     if place.repository.unmerged():
         return code or 1
-    return git.run_attached(["commit", "--quiet", "--no-edit", "--cleanup", "strip"], cwd=place.cwd)
+    cleanup = "strip" if comments else "whitespace"
+    return git.run_attached(["commit", "--quiet", "--no-edit", "--cleanup", cleanup], cwd=place.cwd)
 
 
 def _rows(plans: Sequence[_Planned]) -> list[tuple[bytes, "Versions", Sequence["Decision"]]]:
     return [(one.file.path, one.file.versions, one.plan.merged) for one in plans]
 
 
-def _signed(place: Place, message: bytes, lines: Sequence[str]) -> bytes:
-    """A commit's message with trailers."""
+def _signed(place: Place, message: bytes, lines: Sequence[str], *, comments: bool = False) -> bytes:
+    """A commit's message with trailers, which go before Git's comments where there are such."""
     options = [word for line in lines for word in ("--trailer", line)]
-    return place.repository.git("interpret-trailers", "--if-exists", "addIfDifferent", *options, stdin=message)
+    setting = () if comments else ("-c", "core.commentChar=\x01")
+    words = (*setting, "interpret-trailers", "--if-exists", "addIfDifferent", *options)
+    return place.repository.git(*words, stdin=message)
 
 
 def _merge_all(
