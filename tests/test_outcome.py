@@ -288,6 +288,30 @@ def test_pickled_scalars_of_one_side_are_taken(depot: Depot) -> None:
     assert torch.load(io.BytesIO(content_of(made.manifest, depot)))["epoch"] == 2
 
 
+def _training(step: float, **scalars: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"epoch": 1, **scalars, "a": torch.from_numpy(LARGE + np.float32(step))}, buffer)
+    return buffer.getvalue()
+
+
+def test_a_rule_for_everything_leaves_what_one_side_says_beside_its_parameters(depot: Depot) -> None:
+    ours, theirs = _training(1), _training(2, epoch=2, b=torch.ones(3))
+    made = outcome_of(depot, _training(0), ours, theirs, (Rule("*", "ours"),))
+    assert made.conflicts == ()
+    found = torch.load(io.BytesIO(content_of(made.manifest, depot)))
+    assert found["epoch"] == 2
+    assert found["a"].numpy().tobytes() == (LARGE + 1).tobytes()
+    assert found["b"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("strategy", "epoch"), [("ours", 2), ("theirs", 3), ("base", 1)])
+def test_a_rule_settles_what_both_sides_say_beside_their_parameters(depot: Depot, strategy: str, epoch: int) -> None:
+    sides = _training(1, epoch=2), _training(2, epoch=3)
+    made = outcome_of(depot, _training(0), *sides, (Rule(SKELETON, strategy),))
+    assert made.conflicts == ()
+    assert torch.load(io.BytesIO(content_of(made.manifest, depot)))["epoch"] == epoch
+
+
 def test_tied_weights_are_merged_once(depot: Depot) -> None:
     def save(step: float) -> bytes:
         weight = torch.from_numpy(LARGE + np.float32(step))

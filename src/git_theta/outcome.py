@@ -360,10 +360,13 @@ def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], 
         base = None if versions.base is None else Placed(versions.base, read_layout(versions.base, work.depot))
         ours, *others = (Placed(side, read_layout(side, work.depot)) for side in versions.sides)
     rule = rules.find(SKELETON, None)
-    chosen = rule.strategy if rule is not None and len(others) == 1 else ""
     try:
-        layout = _composed(work, base, ours, others, records, chosen)
+        layout = _composed(work, base, ours, others, records, "")
     except ConflictError as error:
+        for chosen in [rule.strategy] if rule is not None and len(others) == 1 else []:
+            with suppress(ConflictError):
+                layout = _composed(work, base, ours, others, records, chosen)
+                return Outcome(_manifest(work, layout, records), tuple(decisions))
         conflict = Decision(SKELETON, Action.CONFLICT, Case.SKELETON, reason=str(error))
         decisions = [*decisions, conflict]
         try:
@@ -377,9 +380,9 @@ def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], 
 def _composed(
     work: _Work, base: Placed | None, ours: Placed, others: Sequence[Placed], records: Mapping[str, Record], chosen: str
 ) -> layouts.Layout:
-    """The layout for the records, with the skeleton that a merge gives, or that of the side that is `chosen`."""
+    """The layout for the records, with the skeleton that a merge gives, or that of the version that is `chosen`."""
 
-    def compose(base: Placed | None, theirs: Placed) -> layouts.Layout:
+    def compose(base: Placed | None, theirs: Placed, ours: Placed = ours) -> layouts.Layout:
         return composition.compose(base, ours, theirs, records, lambda record: value.runs(record, work.depot.store))
 
     # A side that is its own base has not changed: the other's skeleton counts.
@@ -387,6 +390,8 @@ def _composed(
         return compose(others[0], others[0])
     if chosen == "theirs":
         return compose(ours, others[0])
+    if chosen == "base" and base is not None:
+        return compose(others[0], others[0], base)
     made = {layouts.format(found): found for found in (compose(base, other) for other in others)}
     if len(others) > 1:
         with suppress(ConflictError):  # ours need not have a place for everything
