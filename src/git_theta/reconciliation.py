@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from git_theta import manyway, outcome, tensorfile, threeway, transfer
@@ -90,17 +91,22 @@ class _Files:
             return file.read(name) if name in file.names else None
 
 
-def remedies(path: bytes, made: Outcome) -> list[str]:
-    """A line for each conflict, twenty at most, with the command that settles it."""
+def remedies(path: bytes, made: Outcome, folder: str = "") -> list[str]:
+    """A line for each conflict, twenty at most, with the command that settles it for one who stands in `folder`."""
     where = shown_path(path)
-    quoted = shlex.quote(where)
+    quoted = shlex.quote(shown_path(os.path.relpath(path, os.fsencode(folder or "."))))
     lines = [
         f"{where}: conflict: {_what(one)}: {one.reason}; ours is kept; to settle it: "
-        f"git theta resolve {quoted} --param {shlex.quote(shown(one.name))} --strategy ours (or theirs, average, ...)"
+        f"git theta resolve {quoted} --param {shlex.quote(_pattern(one.name))} --strategy ours (or theirs, base, ...)"
         for one in made.conflicts[:MOST_SHOWN]
     ]
     left = len(made.conflicts) - len(lines)
     return lines + ([f"{where}: {left:,} more; to see them: git theta resolve {quoted} --list"] if left else [])
+
+
+def _pattern(name: str) -> str:
+    """A pattern that matches a name, of characters that can be typed."""
+    return "".join(char if " " <= char <= "~" else "?" for char in escape(name))
 
 
 def _what(one: Decision) -> str:

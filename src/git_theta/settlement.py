@@ -53,7 +53,7 @@ def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
     """The conflict at a path; raises InputError where there is none, or none that can be settled by parameters."""
     stages = repository.stages(path)
     if not stages:
-        raise InputError("it is not in conflict")
+        raise InputError("it is not in conflict; to see what is: git status")
     if not {2, 3} <= stages.keys():
         raise InputError("one side deleted it; to keep it: git add PATH; to delete it, too: git rm PATH")
     blobs = repository.blobs([entry.oid for entry in stages.values()], MAX_MANIFEST_BYTES)

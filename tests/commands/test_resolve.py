@@ -32,7 +32,7 @@ def test_list_names_each_conflict_and_changes_nothing(torn: Repo) -> None:
 
 def test_choices_one_after_the_other(torn: Repo) -> None:
     done = torn.theta("resolve", NAME, "--param", "n", "--strategy", "theirs")
-    assert (done.code, done.out) == (0, f"{NAME}: 1 conflict left; to see them: --list\n")
+    assert (done.code, done.out) == (0, f"{NAME}: 1 conflict left; to see them: git theta resolve {NAME} --list\n")
     assert arrays(torn)["n"].tolist() == THEIR_N.tolist()
     assert torn.git("status", "--porcelain").startswith("UU")
     assert torn.theta("resolve", NAME, "--continue").code == 1

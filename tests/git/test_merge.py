@@ -1,6 +1,7 @@
 """Git's own commands on a model that two branches changed: each merges it, or stops at a conflict that keeps ours."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,22 @@ def test_a_conflict_keeps_ours_and_says_how_to_settle_it(torn: Repo) -> None:
     torn.git("merge", "--abort")
     assert arrays(torn)["n"].tolist() == MINE_N.tolist()
     assert torn.git("status", "--porcelain") == ""
+
+
+def test_the_command_that_settles_a_conflict_works_where_the_user_stands(repo: Repo) -> None:
+    name = "it's [0] \u00fc\n*"
+    branched(repo, content(**{name: MINE_N + 7}), content(**{name: MINE_N}), content(**{name: THEIR_N}))
+    (repo.path / "sub" / "folder").mkdir(parents=True)
+    done = repo.run_git("merge", "--no-edit", "other", cwd="sub/folder")
+    assert done.code == 1
+    [line] = [row for row in done.err.splitlines() if row.startswith("git-theta: ")]
+    command = line.partition("to settle it: ")[2].partition(" (or ")[0]
+    words = shlex.split(command)
+    assert words[:3] == ["git", "theta", "resolve"]
+    settled = repo.run_theta(*words[2:], cwd="sub/folder")
+    assert (settled.code, settled.err) == (0, "")
+    assert "staged" in settled.out
+    assert repo.git("status", "--porcelain") == ""
 
 
 def test_a_missing_object_is_a_conflict_that_keeps_ours(diverged: Repo) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from glob import escape
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -88,6 +89,10 @@ class _Session:
     conflict: "Conflict"
     made: "Outcome"
 
+    @property
+    def _command(self) -> str:
+        return f"git theta resolve {quote(shown_path(self.path))}"
+
     def choose(self, rules: Sequence["Rule"]) -> "_Session":
         """Keep these choices, and merge by them."""
         from git_theta import settlement
@@ -109,7 +114,7 @@ class _Session:
             print(f"{output.count(len(conflicts), 'conflict')} in {shown_path(self.path)}:")
             output.print_table(("parameter", "why"), [(shown(one.name), one.reason) for one in conflicts])
         else:
-            print(f"nothing is undecided in {shown_path(self.path)}; to stage it: git theta resolve --continue PATH")
+            print(f"nothing is undecided in {shown_path(self.path)}; to stage it: {self._command} --continue")
         return 1 if conflicts else 0
 
     def finish(self, *, must: bool) -> int:
@@ -123,7 +128,8 @@ class _Session:
             for index in merging.reindex(self.place, [self.conflict.path]):
                 print(f"{shown_path(index)}: made anew from the shards, and staged")
             return 0
-        print(f"{shown_path(self.path)}: {output.count(len(conflicts), 'conflict')} left; to see them: --list")
+        left = output.count(len(conflicts), "conflict")
+        print(f"{shown_path(self.path)}: {left} left; to see them: {self._command} --list")
         return 1 if must else 0
 
 

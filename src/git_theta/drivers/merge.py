@@ -44,6 +44,7 @@ def main() -> int:
     except OSError as error:
         message = f"{error.filename or ''}: {error.strerror or error}"
     except KeyboardInterrupt:
+        sys.stderr.write(f"git-theta: {shown_path(path)}: not merged, ours is kept: it was stopped\n")
         return 128
     except Exception:  # noqa: BLE001  # a bug: ours is kept, and there is something to report
         message = f"a bug in git-theta; please report it with {_log()}"
@@ -82,7 +83,8 @@ def _merge(base: str, ours: str, theirs: str, path: str) -> int:
             made = merger.merge(versions, rules, meter.add)
     if made.conflicts:
         reconciliation.write_report(repository, name, versions, made)
-        for line in reconciliation.remedies(name, made):
+        # git(1): GIT_PREFIX is where in the worktree the user stands; the driver is started at the top of it.
+        for line in reconciliation.remedies(name, made, os.environ.get("GIT_PREFIX", "")):
             sys.stderr.write(f"git-theta: {line}\n")
     Path(ours).write_bytes(manifest.format(made.manifest))
     return _CONFLICT if made.conflicts else 0
