@@ -231,6 +231,28 @@ def test_two_renames_to_one_name_leave_ours_as_it_is() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("strategy", "names"), [("ours", ["b", "n"]), ("theirs", ["a", "n"]), ("base", ["a", "b"])])
+def test_a_rule_settles_two_renames_to_one_name(strategy: str, names: list[str]) -> None:
+    for pattern in ("n", "*"):
+        made = plan(manifest(a=1, b=2), manifest(n=1, b=2), manifest(a=1, n=2), Rules((Rule(pattern, strategy),)))
+        assert not made.conflicts
+        assert [one.name for one in made.decisions] == names
+
+
+def test_rules_that_give_two_parameters_one_name_settle_nothing() -> None:
+    rules = Rules((Rule("a", "ours"), Rule("b", "theirs")))
+    made = plan(manifest(a=1, b=2), manifest(n=1, b=2), manifest(a=1, n=2), rules)
+    assert [one.name for one in made.conflicts] == ["b", "n"]
+
+
+def test_a_rule_settles_a_rename_by_the_name_that_the_user_is_told() -> None:
+    sides = manifest(new=1, k=0), manifest(other=1, k=0)
+    [told] = plan(OLD, *sides).conflicts
+    made = plan(OLD, *sides, Rules((Rule(told.name, "theirs"),)))
+    assert not made.conflicts
+    assert [one.name for one in made.decisions] == ["k", "other"]
+
+
 def test_values_that_are_alike_are_told_apart_by_the_ends_of_their_names() -> None:
     old = manifest(model__0__norm=1, model__1__norm=1, model__0__bias=1, k=0)
     new = {"0.norm": "0.norm", "1.norm": "1.norm", "0.bias": "0.bias"}

@@ -97,7 +97,7 @@ class Plan:
 def plan(base: Manifest | None, ours: Manifest, theirs: Manifest, rules: Rules = _NO_RULES) -> Plan:
     """What becomes of each parameter; `base` is None where there is no common ancestor."""
     sides = _sides(base, ours, theirs)
-    rows = _apart(_together([(triple, _decide(triple, rules)) for triple in _triples(sides)], rules))
+    rows = _apart(_together([(triple, _decide(triple, rules)) for triple in _triples(sides)], rules), rules)
     decisions = sorted((one for _, one in rows), key=lambda one: (one.name, one.base or "", one.theirs or ""))
     return Plan(tuple(decisions), _layout(base, ours, theirs, decisions))
 
@@ -197,7 +197,9 @@ def _made(triple: _Triple, name: str, action: Action, case: Case, views: tuple[V
 
 def _conflict(triple: _Triple, case: Case, reason: str, rules: Rules) -> Decision:
     """A conflict that keeps ours, unless a rule says whose value to take, or none where that side has none."""
-    rule = rules.find(triple.name, None)
+    # The user is told what it is called on our side.
+    names = (name for name in (triple.name, triple.ours.name, triple.theirs.name) if name is not None)
+    rule = next((found for name in names if (found := rules.find(name, None))), None)
     if rule is None:
         kept = triple.ours.record if triple.ours.tied is None else None
         name = triple.ours.name if kept and triple.ours.name else triple.name
@@ -335,15 +337,22 @@ def _content(match: Match) -> object:
     return None if match.record is None else content(match.record)
 
 
-def _apart(rows: list[_Row]) -> list[_Row]:
-    """The rows, where two that sides gave one name are conflicts that keep ours."""
+def _apart(rows: list[_Row], rules: Rules) -> list[_Row]:
+    """The rows, where two that sides gave one name are conflicts that keep ours, or of the side that rules name."""
     claims = [_claims(triple, one) for triple, one in rows]
     counts = Counter(name for names in claims for name in names)
     reason = "one side renamed a parameter to this name, and the other gave it to another one"
-    return [
-        (triple, _conflict(triple, Case.RENAMED, reason, _NO_RULES) if any(counts[name] > 1 for name in names) else one)
-        for (triple, one), names in zip(rows, claims, strict=True)
-    ]
+    clash = [any(counts[name] > 1 for name in names) for names in claims]
+
+    def told(rules: Rules) -> list[_Row]:
+        return [
+            (triple, _conflict(triple, Case.RENAMED, reason, rules) if clashing else one)
+            for (triple, one), clashing in zip(rows, clash, strict=True)
+        ]
+
+    settled = told(rules)
+    names = Counter(one.name for _, one in settled if _has_value(one))
+    return told(_NO_RULES) if any(count > 1 for count in names.values()) else settled
 
 
 def _claims(triple: _Triple, decision: Decision) -> set[str]:
