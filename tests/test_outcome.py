@@ -312,6 +312,28 @@ def test_a_rule_settles_what_both_sides_say_beside_their_parameters(depot: Depot
     assert torch.load(io.BytesIO(content_of(made.manifest, depot)))["epoch"] == epoch
 
 
+@ALL
+def test_a_header_above_a_mebibyte_is_no_parameter(library: Library, depot: Depot) -> None:
+    names = [
+        f"a.parameter.with.a.name.as.long.as.those.of.real.models.are.{'x' * 800}.{index}" for index in range(1300)
+    ]
+    base = {name: np.full(2, index, "<f4") for index, name in enumerate(names)}
+    ours = {**base, names[0]: base[names[0]] + 1, names[1]: base[names[1]] + 1}
+    theirs = {**base, names[0]: base[names[0]] + 3, names[2]: base[names[2]] + 1}
+    made, found = merged(library, depot, base, ours, theirs)
+    assert made.conflicts == ()
+    assert [name for name in made.manifest.parameters if name not in base]
+    assert_same(found, {**ours, names[0]: base[names[0]] + 2, names[2]: theirs[names[2]]})
+
+
+@GROWING
+def test_what_is_added_beside_a_long_header(library: Library, depot: Depot) -> None:
+    base = {f"{'x' * 800}.{index}": np.full(2, index, "<f4") for index in range(1300)}
+    made, found = merged(library, depot, base, {**base, "new": np.ones(3)}, {**base, "other": np.ones(2)})
+    assert made.conflicts == ()
+    assert_same(found, {**base, "new": np.ones(3), "other": np.ones(2)})
+
+
 def test_tied_weights_are_merged_once(depot: Depot) -> None:
     def save(step: float) -> bytes:
         weight = torch.from_numpy(LARGE + np.float32(step))

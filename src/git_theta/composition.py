@@ -142,6 +142,7 @@ def _check(made: Layout, format_name: str, records: Mapping[str, Record]) -> Non
     """Raise ConflictError unless the format finds in the new file what it is to hold, where it is to hold it."""
     source: Source = _Outline(made)
     found, spans = segment(source)
+    spans = tuple(span for span in spans if span.name in records or not span.name.startswith("~bytes"))
     wanted = {
         name: (record.dtype, record.shape, record.size, record.strides, record.views)
         for name, record in records.items()

@@ -18,7 +18,18 @@ from git_theta.manifest import MAX_VIEWS, Record
 from git_theta.source import Source
 from git_theta.tensor import MAX_NAME_LENGTH, MAX_SIZE_BYTES, OPAQUE, are_counts, check_shape, is_dtype
 
-__all__ = ["MAX_LAYOUT_BYTES", "Layout", "Part", "build", "cover", "format", "parse", "whole_digest"]
+__all__ = [
+    "MAX_GAP_BYTES",
+    "MAX_LAYOUT_BYTES",
+    "MAX_SKELETON_BYTES",
+    "Layout",
+    "Part",
+    "build",
+    "cover",
+    "format",
+    "parse",
+    "whole_digest",
+]
 
 MAX_LAYOUT_BYTES = 128 * 2**20
 MAX_SKELETON_BYTES = 48 * 2**20

@@ -7,6 +7,7 @@ sides that changed a parameter, so an average is that of all of them, not of ave
 
 from collections.abc import Mapping, Sequence
 
+from git_theta import gaps
 from git_theta.manifest import Manifest, Record
 from git_theta.matching import content
 from git_theta.merges.arrays import KINDS
@@ -19,7 +20,9 @@ __all__ = ["plan"]
 
 def plan(base: Manifest | None, sides: Sequence[Manifest], rules: Rules) -> Plan:
     """What becomes of each parameter; `sides` are ours and the others, `base` is None without a common ancestor."""
-    old: Mapping[str, Record] = base.parameters if base is not None else {}
+    plain = gaps.stripped([*([base] if base else []), *sides])
+    sides = plain[-len(sides) :]
+    old: Mapping[str, Record] = plain[0].parameters if base is not None else {}
     names = dict.fromkeys(name for version in (old, *(side.parameters for side in sides)) for name in version)
     together = {name: group for group in groups(names) for name in group}
     changed = {name: _changed(old.get(name), [side.parameters.get(name) for side in sides]) for name in names}

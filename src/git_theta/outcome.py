@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from git_theta import checkpoint, composition, plugins, value
+from git_theta import checkpoint, composition, gaps, plugins, value
 from git_theta import layout as layouts
 from git_theta.checkpoint import Origin
 from git_theta.composition import Placed
@@ -89,7 +89,10 @@ class _Work:
 
 def needed(plan: Plan, versions: Versions) -> dict[str, int]:
     """The objects (oid to size in bytes) that `apply` reads: those of the values to be merged, and of the layouts."""
-    records = [manifest.layout for manifest in (*([versions.base] if versions.base else []), *versions.sides)]
+    known = [*([versions.base] if versions.base else []), *versions.sides]
+    records = [manifest.layout for manifest in known]
+    for manifest, plain in zip(known, gaps.stripped(known), strict=True):
+        records += [record for name, record in manifest.parameters.items() if name not in plain.parameters]
     for one in plan.merged:
         base, sides = _inputs(one, versions)
         records += [*sides, *([base] if base else [])]
@@ -357,8 +360,10 @@ def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], 
     """The records as a checkpoint, in whose file the skeleton is merged as well."""
     versions = work.versions
     with naming("the layout"):
-        base = None if versions.base is None else Placed(versions.base, read_layout(versions.base, work.depot))
-        ours, *others = (Placed(side, read_layout(side, work.depot)) for side in versions.sides)
+        known = [*([versions.base] if versions.base else []), *versions.sides]
+        placed = [_place(work, one, plain) for one, plain in zip(known, gaps.stripped(known), strict=True)]
+    base = None if versions.base is None else placed[0]
+    ours, *others = placed[-len(versions.sides) :]
     rule = rules.find(SKELETON, None)
     try:
         layout = _composed(work, base, ours, others, records, "")
@@ -375,6 +380,13 @@ def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], 
             reason = f"{error}; all of ours is kept"
             return Outcome(versions.ours, (*decisions[:-1], replace(conflict, reason=reason)))
     return Outcome(_manifest(work, layout, records), tuple(decisions))
+
+
+def _place(work: _Work, version: Manifest, plain: Manifest) -> Placed:
+    layout = gaps.opened(
+        version, plain, read_layout(version, work.depot), lambda row: value.runs(row, work.depot.store)
+    )
+    return Placed(plain, layout)
 
 
 def _composed(
@@ -404,14 +416,16 @@ def _composed(
 
 def _manifest(work: _Work, layout: layouts.Layout, records: Mapping[str, Record]) -> Manifest:
     versions = work.versions
-    text = layouts.format(layout)
-    [(digest, steps)] = checkpoint.keep(
-        [SourceValue(BytesSource(text), 0, len(text), OPAQUE, (len(text),))],
-        [Origin("")],
-        work.depot,
-        list(reversed(versions.sides)),
-    )
-    record = Record(OPAQUE, (len(text),), len(text), digest, steps)
-    work.depot.catalogue.vouch([record])
-    whole = layouts.whole_digest(record, layout, records)
-    return Manifest(versions.ours.format, layout.size, whole, record, records)
+    layout, runs = gaps.closed(layout)
+    texts = {**runs, "": layouts.format(layout)}
+    values = [SourceValue(BytesSource(text), 0, len(text), OPAQUE, (len(text),)) for text in texts.values()]
+    origins = [Origin(name, versions.ours.parameters.get(name)) for name in texts]
+    kept = checkpoint.keep(values, origins, work.depot, list(reversed(versions.sides)))
+    made = {
+        name: Record(OPAQUE, (row.size,), row.size, digest, steps)
+        for name, row, (digest, steps) in zip(texts, values, kept, strict=True)
+    }
+    work.depot.catalogue.vouch(made.values())
+    record = made.pop("")
+    whole = layouts.whole_digest(record, layout, {**records, **made})
+    return Manifest(versions.ours.format, layout.size, whole, record, {**records, **made})

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from git_theta import gaps
 from git_theta.manifest import Manifest, Record
 from git_theta.matching import Match, content, match, renames, ties
 from git_theta.merges.arrays import KINDS
@@ -96,6 +97,8 @@ class Plan:
 
 def plan(base: Manifest | None, ours: Manifest, theirs: Manifest, rules: Rules = _NO_RULES) -> Plan:
     """What becomes of each parameter; `base` is None where there is no common ancestor."""
+    *old, ours, theirs = gaps.stripped([*([base] if base else []), ours, theirs])
+    base = old[0] if old else None
     sides = _sides(base, ours, theirs)
     rows = _apart(_together([(triple, _decide(triple, rules)) for triple in _triples(sides)], rules), rules)
     decisions = sorted((one for _, one in rows), key=lambda one: (one.name, one.base or "", one.theirs or ""))
