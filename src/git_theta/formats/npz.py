@@ -80,9 +80,7 @@ def _member(name: str, packer: Packer, wanted: Mapping[str, Wanted]) -> tuple[Ar
     sides = [side for side in (packer.ours, packer.theirs, packer.base) if side is not None]
     parameter = names.join((name.removesuffix(_SUFFIX),))
     if name.endswith(_SUFFIX) and parameter in wanted:
-        kind = _kind(wanted[parameter].span)
-        fitting = (side for side in sides if any(_kind(span) == kind for span in side.version.spans))
-        side = next(fitting, None)
+        side = next((side for side in sides if side.has(wanted[parameter].span)), None)
         if side is None or name not in side.entries:
             raise ConflictError(f"no version has an entry {shown(name[:80])} of its dtype and shape")
         return side, side.entries[name]
@@ -95,7 +93,3 @@ def _member(name: str, packer: Packer, wanted: Mapping[str, Wanted]) -> tuple[Ar
     taken = agreed(base, ours, theirs, f"the entry {shown(name[:80])}")
     side = packer.ours if taken is ours else packer.theirs
     return None if taken is None else (side, side.entries[name])
-
-
-def _kind(span: Span) -> tuple[object, ...]:
-    return span.name, span.dtype, span.shape, span.size, span.strides

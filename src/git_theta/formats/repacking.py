@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from git_theta.errors import ConflictError, FormatError
 from git_theta.formats import archive
 from git_theta.formats.archive import Entry
-from git_theta.formats.base import Checksum, Piece, Version, Versions, Wanted
+from git_theta.formats.base import Checksum, Piece, Span, Version, Versions, Wanted
 
-__all__ = ["Archive", "Packer"]
+__all__ = ["Archive", "Packer", "Patches"]
 
 
 class Archive:
@@ -29,36 +29,61 @@ class Archive:
         }
         self._spans = sorted(version.spans, key=lambda span: (span.offset, span.size))
         self._starts = [span.offset for span in self._spans]
+        self._kinds = {_kind(span) for span in self._spans}
+
+    def has(self, span: Span) -> bool:
+        """Whether a parameter of this name, dtype, shape and order of elements is in it."""
+        return _kind(span) in self._kinds
 
     def content(self, entry: Entry) -> list[Piece]:
         """What is in an entry."""
-        return [piece for piece in self.cut(entry.offset, entry.offset + entry.size, {}) if piece]
+        return [piece for piece in self.cut(entry.offset, entry.offset + entry.size, _NO_PATCHES) if piece]
 
-    def record(self, entry: Entry, patches: Mapping[int, bytes]) -> list[Piece]:
+    def record(self, entry: Entry, patches: "Patches") -> list[Piece]:
         """An entry with its local header, and what follows it up to the next, with `patches` (place, bytes) put in."""
         return list(self.cut(entry.local, self._ends[entry.local], patches))
 
-    def cut(self, start: int, end: int, patches: Mapping[int, bytes]) -> Iterator[Piece]:
+    def cut(self, start: int, end: int, patches: "Patches") -> Iterator[Piece]:
         """The pieces from `start` to `end`; an empty value at `end` is part of them, and one at `start` is not."""
-        places = sorted(patches)
         at = start
-        for span in self._spans[bisect_left(self._starts, start) :]:
+        for index in range(bisect_left(self._starts, start), len(self._spans)):
+            span = self._spans[index]
             if span.offset + bool(span.size) > end:
                 break
             if not span.size and span.offset == start > 0:
                 continue
             if span.offset < at or span.offset + span.size > end:
                 raise ConflictError("a tensor lies over what the archive says of its entries")
-            yield self._bytes(at, span.offset, patches, places)
+            yield self._bytes(at, span.offset, patches)
             yield span.name
             at = span.offset + span.size
-        yield self._bytes(at, end, patches, places)
+        yield self._bytes(at, end, patches)
 
-    def _bytes(self, start: int, end: int, patches: Mapping[int, bytes], places: Sequence[int]) -> bytes:
+    def _bytes(self, start: int, end: int, patches: "Patches") -> bytes:
         data = bytearray(self.version.source.read(start, end - start))
-        for place in places[bisect_left(places, start) : bisect_left(places, end)]:
-            data[place - start : place - start + len(patches[place])] = patches[place]
+        for place in patches.within(start, end):
+            data[place - start : place - start + len(patches.texts[place])] = patches.texts[place]
         return bytes(data)
+
+
+class Patches:
+    """Bytes to be put into an archive, by their places."""
+
+    def __init__(self, texts: Mapping[int, bytes]) -> None:
+        self.texts = texts
+        self._places = sorted(texts)
+
+    def within(self, start: int, end: int) -> Sequence[int]:
+        """The places from `start` to before `end`."""
+        return self._places[bisect_left(self._places, start) : bisect_left(self._places, end)]
+
+
+_NO_PATCHES = Patches({})
+
+
+def _kind(span: Span) -> tuple[object, ...]:
+    """What an array's header says, and its name."""
+    return span.name, span.dtype, span.shape, span.size, span.strides
 
 
 class Packer:
@@ -91,7 +116,7 @@ class Packer:
         rows: list[bytes] = []
         try:
             for side, entry in members:
-                rows.append(archive.directory_row(side.version.source, entry, size, patches[side]))
+                rows.append(archive.directory_row(side.version.source, entry, size, patches[side].texts))
                 record = side.record(entry, patches[side])
                 pieces += record
                 size += sum(self._size(piece) for piece in record)
@@ -103,7 +128,7 @@ class Packer:
     def _size(self, piece: Piece) -> int:
         return self._wanted[piece].span.size if isinstance(piece, str) else len(piece)
 
-    def _patches(self, side: Archive) -> dict[int, bytes]:
+    def _patches(self, side: Archive) -> Patches:
         """The checksums to be put into a version's headers, by place."""
         digests = side.version.digests
         changed = [
@@ -111,7 +136,7 @@ class Packer:
             for span in side.version.spans
             if span.name in self._wanted and digests[span.name] != self._wanted[span.name].digest
         ]
-        return dict(archive.mended(side.version.source, changed, lambda entry: self._crc(side.content(entry))))
+        return Patches(dict(archive.mended(side.version.source, changed, lambda entry: self._crc(side.content(entry)))))
 
     def _crc(self, content: Sequence[Piece]) -> int:
         key = _key(content, self._digests)

@@ -8,6 +8,7 @@ Specification: `_legacy_save` and `_legacy_load` in torch/serialization.py, `THP
 torch/csrc/serialization.cpp.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from git_theta import tensor
@@ -26,7 +27,7 @@ _MAGIC_BYTES = _MAGIC.to_bytes(10, "little")
 _PROTOCOL_VERSION = 1001
 _FIRST_READ_BYTES = 1 << 20
 _COUNT_BYTES = 8
-_UNICODE = b"X"  # pickle's BINUNICODE, which a length of four bytes follows
+_STRING = re.compile(rb"X(?=(.{4}))", re.DOTALL)  # pickle's BINUNICODE, which a length of four bytes follows
 
 
 class TorchLegacyFormat:
@@ -82,10 +83,16 @@ def _essence(version: Version) -> bytes:
     saved, _, _ = _read_pickles(version.source)
     text = version.source.read(0, saved.end)
     storages = [found for found in map(parse_storage, saved.persistent) if found is not None]
-    for rank, key in enumerate(dict.fromkeys(storage.key for storage in storages)):
-        name = key.encode()
-        text = text.replace(_UNICODE + len(name).to_bytes(4, "little") + name, b"%d" % rank)
-    return text
+    ranks = {key.encode(): rank for rank, key in enumerate(dict.fromkeys(storage.key for storage in storages))}
+    made = []
+    end = 0
+    for found in _STRING.finditer(text):
+        start = found.end() + 4
+        name = text[start : start + int.from_bytes(found[1], "little")]
+        if found.start() >= end and name in ranks:
+            made += [text[end : found.start()], b"%d" % ranks[name]]
+            end = start + len(name)
+    return b"".join([*made, text[end:]])
 
 
 def _parse_pickles(data: bytes) -> tuple[Pickle, list[str], int]:
