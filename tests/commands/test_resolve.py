@@ -105,6 +105,14 @@ def test_answers_are_asked_for(torn: Repo) -> None:
     assert torn.git("status", "--porcelain") == f"M  {NAME}\n"
 
 
+def test_a_later_pattern_leaves_earlier_answers_alone(torn: Repo) -> None:
+    done = torn.answer(b"t\no zzz*\no *\n", "git-theta", "resolve", NAME, "--interactive")
+    assert done.code == 0, done
+    assert "'zzz*' matches nothing that is undecided" in done.out
+    assert [arrays(torn)[name].tolist() for name in "mn"] == [THEIR_N.tolist(), MINE_N.tolist()]
+    assert torn.git("status", "--porcelain") == f"M  {NAME}\n"
+
+
 def test_git_mergetool_asks_as_well(torn: Repo) -> None:
     done = torn.answer(b"t\no\n", "git", "mergetool", "--tool=theta", "--no-prompt")
     assert done.code == 0, done

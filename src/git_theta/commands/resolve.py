@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from glob import escape
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -161,13 +162,14 @@ def _ask(session: _Session) -> _Session:
         print(f"\n{shown(one.name)}: {one.reason}")
         for line in _facts(session, one):
             print(f"  {line}")
-        answer = _answer()
+        answer = _answer([one.name for one in session.made.conflicts])
         if answer is None:
             break
         letter, _, pattern = answer.partition(" ")
         if letter in _STRATEGIES:
             rules.append(merging.rule(pattern.strip() or escape(one.name), _STRATEGIES[letter], {}, added=True))
-    return session.choose(rules) if rules else session
+    # The last choice comes first, and a pattern is for what is still to come.
+    return session.choose(rules[::-1]) if rules else session
 
 
 def _facts(session: _Session, one: "Decision") -> list[str]:
@@ -181,12 +183,16 @@ def _facts(session: _Session, one: "Decision") -> list[str]:
     return lines
 
 
-def _answer() -> str | None:
-    """What the user wants; None to stop."""
+def _answer(names: Sequence[str]) -> str | None:
+    """What the user wants, with a pattern that matches one of the names if with any; None to stop."""
     while True:
         given = str(click.prompt("take", default="s")).strip()
         if given == "q":
             return None
-        if given.partition(" ")[0] in (*_STRATEGIES, "s"):
+        letter, _, pattern = given.partition(" ")
+        if pattern and not any(fnmatchcase(name, pattern.strip()) for name in names):
+            print(f"'{shown(pattern)}' matches nothing that is undecided")
+        elif letter in (*_STRATEGIES, "s"):
             return given
-        print(_ANSWERS)
+        else:
+            print(_ANSWERS)
