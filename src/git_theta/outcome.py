@@ -13,10 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from git_theta import checkpoint, composition, gaps, plugins, value
-from git_theta import layout as layouts
+from git_theta import checkpoint, gaps, placement, plugins, value
 from git_theta.checkpoint import Origin
-from git_theta.composition import Placed
 from git_theta.depot import Depot
 from git_theta.errors import ConflictError
 from git_theta.manifest import Manifest, Record
@@ -25,11 +23,11 @@ from git_theta.merges.arrays import Backend, decode, encode
 from git_theta.merges.base import Merge, Options
 from git_theta.merges.running import Operand, Task
 from git_theta.names import shown
-from git_theta.rebuild import naming, read_layout, write_at
+from git_theta.rebuild import naming, write_at
 from git_theta.rules import SKELETON, Rules
-from git_theta.source import BytesSource, FileSource
+from git_theta.source import FileSource
 from git_theta.store import reporting_full_disk
-from git_theta.tensor import DTYPES, OPAQUE, Tensor, View, nbytes
+from git_theta.tensor import DTYPES, Tensor, View, nbytes
 from git_theta.threeway import Action, Case, Decision, Plan
 from git_theta.updates.stream import Stream
 from git_theta.value import SourceValue
@@ -359,73 +357,20 @@ def _cast(data: memoryview, dtype: str, to: str) -> bytes:
 def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], rules: Rules) -> Outcome:
     """The records as a checkpoint, in whose file the skeleton is merged as well."""
     versions = work.versions
-    with naming("the layout"):
-        known = [*([versions.base] if versions.base else []), *versions.sides]
-        placed = [_place(work, one, plain) for one, plain in zip(known, gaps.stripped(known), strict=True)]
-    base = None if versions.base is None else placed[0]
-    ours, *others = placed[-len(versions.sides) :]
+    skeletons = placement.read(versions.base, versions.sides, work.depot)
     rule = rules.find(SKELETON, None)
     try:
-        layout = _composed(work, base, ours, others, records, "")
+        layout = skeletons.merged(records)
     except ConflictError as error:
-        for chosen in [rule.strategy] if rule is not None and len(others) == 1 else []:
+        for chosen in [rule.strategy] if rule is not None and not versions.others else []:
             with suppress(ConflictError):
-                layout = _composed(work, base, ours, others, records, chosen)
-                return Outcome(_manifest(work, layout, records), tuple(decisions))
+                layout = skeletons.chosen(chosen, records)
+                return Outcome(placement.store(layout, records, versions.sides, work.depot), tuple(decisions))
         conflict = Decision(SKELETON, Action.CONFLICT, Case.SKELETON, reason=str(error))
         decisions = [*decisions, conflict]
         try:
-            layout = _composed(work, base, ours, others, records, "ours")
+            layout = skeletons.chosen("ours", records)
         except ConflictError:
             reason = f"{error}; all of ours is kept"
             return Outcome(versions.ours, (*decisions[:-1], replace(conflict, reason=reason)))
-    return Outcome(_manifest(work, layout, records), tuple(decisions))
-
-
-def _place(work: _Work, version: Manifest, plain: Manifest) -> Placed:
-    layout = gaps.opened(
-        version, plain, read_layout(version, work.depot), lambda row: value.runs(row, work.depot.store)
-    )
-    return Placed(plain, layout)
-
-
-def _composed(
-    work: _Work, base: Placed | None, ours: Placed, others: Sequence[Placed], records: Mapping[str, Record], chosen: str
-) -> layouts.Layout:
-    """The layout for the records, with the skeleton that a merge gives, or that of the version that is `chosen`."""
-
-    def compose(base: Placed | None, theirs: Placed, ours: Placed = ours) -> layouts.Layout:
-        return composition.compose(base, ours, theirs, records, lambda record: value.runs(record, work.depot.store))
-
-    # A side that is its own base has not changed: the other's skeleton counts.
-    if chosen == "ours":
-        return compose(others[0], others[0])
-    if chosen == "theirs":
-        return compose(ours, others[0])
-    if chosen == "base" and base is not None:
-        return compose(others[0], others[0], base)
-    made = {layouts.format(found): found for found in (compose(base, other) for other in others)}
-    if len(others) > 1:
-        with suppress(ConflictError):  # ours need not have a place for everything
-            unchanged = layouts.format(compose(ours, ours))
-            made = {text: found for text, found in made.items() if text != unchanged} or made
-    if len(made) > 1:
-        raise ConflictError("several sides changed what the file says beside its tensors")
-    return next(iter(made.values()))
-
-
-def _manifest(work: _Work, layout: layouts.Layout, records: Mapping[str, Record]) -> Manifest:
-    versions = work.versions
-    layout, runs = gaps.closed(layout)
-    texts = {**runs, "": layouts.format(layout)}
-    values = [SourceValue(BytesSource(text), 0, len(text), OPAQUE, (len(text),)) for text in texts.values()]
-    origins = [Origin(name, versions.ours.parameters.get(name)) for name in texts]
-    kept = checkpoint.keep(values, origins, work.depot, list(reversed(versions.sides)))
-    made = {
-        name: Record(OPAQUE, (row.size,), row.size, digest, steps)
-        for name, row, (digest, steps) in zip(texts, values, kept, strict=True)
-    }
-    work.depot.catalogue.vouch(made.values())
-    record = made.pop("")
-    whole = layouts.whole_digest(record, layout, {**records, **made})
-    return Manifest(versions.ours.format, layout.size, whole, record, {**records, **made})
+    return Outcome(placement.store(layout, records, versions.sides, work.depot), tuple(decisions))

@@ -200,7 +200,6 @@ def _made(triple: _Triple, name: str, action: Action, case: Case, views: tuple[V
 
 def _conflict(triple: _Triple, case: Case, reason: str, rules: Rules) -> Decision:
     """A conflict that keeps ours, unless a rule says whose value to take, or none where that side has none."""
-    # The user is told what it is called on our side.
     names = (name for name in (triple.name, triple.ours.name, triple.theirs.name) if name is not None)
     rule = next((found for name in names if (found := rules.find(name, None))), None)
     if rule is None:
@@ -321,13 +320,8 @@ def _together(rows: list[_Row], rules: Rules) -> list[_Row]:
     for group in groups(places):
         indexes = sorted({index for name in group for index in places[name]})
         triples = [rows[index][0] for index in indexes]
-        ours, theirs = (
-            any(_content(side) != _content(triple.base) for side, triple in pairs)
-            for pairs in (
-                [(triple.ours, triple) for triple in triples],
-                [(triple.theirs, triple) for triple in triples],
-            )
-        )
+        ours = any(_content(triple.ours) != _content(triple.base) for triple in triples)
+        theirs = any(_content(triple.theirs) != _content(triple.base) for triple in triples)
         if ours and theirs:
             reason = "both sides changed it, or what it is read with: codes and their scales are of one side"
             for index, triple in zip(indexes, triples, strict=True):
@@ -345,17 +339,16 @@ def _apart(rows: list[_Row], rules: Rules) -> list[_Row]:
     claims = [_claims(triple, one) for triple, one in rows]
     counts = Counter(name for names in claims for name in names)
     reason = "one side renamed a parameter to this name, and the other gave it to another one"
-    clash = [any(counts[name] > 1 for name in names) for names in claims]
 
     def told(rules: Rules) -> list[_Row]:
         return [
-            (triple, _conflict(triple, Case.RENAMED, reason, rules) if clashing else one)
-            for (triple, one), clashing in zip(rows, clash, strict=True)
+            (triple, _conflict(triple, Case.RENAMED, reason, rules) if any(counts[name] > 1 for name in names) else one)
+            for (triple, one), names in zip(rows, claims, strict=True)
         ]
 
     settled = told(rules)
-    names = Counter(one.name for _, one in settled if _has_value(one))
-    return told(_NO_RULES) if any(count > 1 for count in names.values()) else settled
+    given = Counter(one.name for _, one in settled if _has_value(one))
+    return told(_NO_RULES) if any(count > 1 for count in given.values()) else settled
 
 
 def _claims(triple: _Triple, decision: Decision) -> set[str]:

@@ -1,0 +1,94 @@
+"""The layout of a merged checkpoint: whose skeleton it has, and where it is stored.
+
+What a file says beside its parameters is merged three-way by its format (`composition`); here stands between which
+versions, and what is done where several sides have a say.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from git_theta import checkpoint, composition, gaps, value
+from git_theta import layout as layouts
+from git_theta.checkpoint import Origin
+from git_theta.composition import Placed
+from git_theta.depot import Depot
+from git_theta.errors import ConflictError
+from git_theta.layout import Layout
+from git_theta.manifest import Manifest, Record
+from git_theta.rebuild import naming, read_layout
+from git_theta.source import BytesSource
+from git_theta.tensor import OPAQUE
+from git_theta.value import SourceValue
+
+__all__ = ["Skeletons", "read", "store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Skeletons:
+    """The layouts of what is merged; `base` is None where there is no common ancestor."""
+
+    depot: Depot
+    base: Placed | None
+    ours: Placed
+    others: tuple[Placed, ...]
+
+    def merged(self, records: Mapping[str, Record]) -> Layout:
+        """The layout for the records, with the skeleton that a merge gives; raises ConflictError if it gives none."""
+        made = {layouts.format(found): found for found in (self._of(records, self.base, one) for one in self.others)}
+        if len(self.others) > 1:
+            with suppress(ConflictError):  # ours need not have a place for everything
+                unchanged = layouts.format(self._of(records, self.ours, self.ours))
+                made = {text: found for text, found in made.items() if text != unchanged} or made
+        if len(made) > 1:
+            raise ConflictError("several sides changed what the file says beside its tensors")
+        return next(iter(made.values()))
+
+    def chosen(self, version: str, records: Mapping[str, Record]) -> Layout:
+        """The layout for the records, with the skeleton of ours, theirs or base; raises ConflictError likewise."""
+        theirs = self.others[0]
+        # A side that is its own base has not changed: the other's skeleton counts.
+        if version == "theirs":
+            return self._of(records, self.ours, theirs)
+        if version == "base" and self.base is None:
+            raise ConflictError("there is no common ancestor")
+        return self._of(records, theirs, theirs, self.base if version == "base" else None)
+
+    def _of(
+        self, records: Mapping[str, Record], base: Placed | None, theirs: Placed, ours: Placed | None = None
+    ) -> Layout:
+        return composition.compose(
+            base, ours or self.ours, theirs, records, lambda record: value.runs(record, self.depot.store)
+        )
+
+
+def read(base: Manifest | None, sides: Sequence[Manifest], depot: Depot) -> Skeletons:
+    """The layouts of the versions, in which long runs outside of tensors are skeleton."""
+    known = [*([base] if base else []), *sides]
+    with naming("the layout"):
+        placed = [
+            Placed(
+                plain, gaps.opened(one, plain, read_layout(one, depot), lambda record: value.runs(record, depot.store))
+            )
+            for one, plain in zip(known, gaps.stripped(known), strict=True)
+        ]
+    ours, *others = placed[-len(sides) :]
+    return Skeletons(depot, placed[0] if base else None, ours, tuple(others))
+
+
+def store(layout: Layout, records: Mapping[str, Record], sides: Sequence[Manifest], depot: Depot) -> Manifest:
+    """The manifest of a checkpoint with this layout, which is stored."""
+    layout, runs = gaps.closed(layout)
+    texts = {**runs, "": layouts.format(layout)}
+    values = [SourceValue(BytesSource(text), 0, len(text), OPAQUE, (len(text),)) for text in texts.values()]
+    origins = [Origin(name, sides[0].parameters.get(name)) for name in texts]
+    kept = checkpoint.keep(values, origins, depot, list(reversed(sides)))
+    made = {
+        name: Record(OPAQUE, (row.size,), row.size, digest, steps)
+        for name, row, (digest, steps) in zip(texts, values, kept, strict=True)
+    }
+    depot.catalogue.vouch(made.values())
+    record = made.pop("")
+    parameters = {**records, **made}
+    whole = layouts.whole_digest(record, layout, parameters)
+    return Manifest(sides[0].format, layout.size, whole, record, parameters)
