@@ -54,6 +54,9 @@ class _Asked:
     "--sort", type=click.Choice(["name", "rel", "size"]), default="name", help="By name, relative change or size."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--ndjson", "as_lines", is_flag=True, help="Print a JSON document a line, for each file as it is done.")
+@click.option("--html", "page", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with everything.")
+@click.option("--open", "opens", is_flag=True, help="Show that page in the browser.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if there are differences.")
 @click.argument("words", metavar="[A [B]] [PATH]...", nargs=-1, type=click.Path())
 @click.pass_context
@@ -66,6 +69,9 @@ def command(
     full: bool,
     sort: str,
     as_json: bool,
+    as_lines: bool,
+    page: Path | None,
+    opens: bool,
     exit_code: bool,
     words: tuple[str, ...],
 ) -> int:
@@ -73,14 +79,14 @@ def command(
     between revisions A and B; or between two files of any format.
     """
     from git_theta.commands.comparer import Comparer
-    from git_theta.commands.diff_output import Json, Text
     from git_theta.depot import make_ready
-    from git_theta.report import Sort
 
+    if as_json + as_lines + (opens or page is not None) > 1:
+        raise click.UsageError("One of --json, --ndjson, and --html or --open.")
     make_ready()
     place = find_place()
     asked = _asked(place, words, ctx.meta[_DASHED], no_index=no_index, cached=cached)
-    show = Json(full, Sort(sort)) if as_json else Text(place, full, Sort(sort))
+    show = _show(place, page, sort, full=full, as_json=as_json, as_lines=as_lines, opens=opens)
     code = 0
     with Comparer(place, patterns, stats) as comparer:
         if asked.operands:
@@ -89,6 +95,22 @@ def command(
             code = _compare_revisions(comparer, place, asked, show, cached=cached)
     show.end()
     return code or int(exit_code and show.found)
+
+
+def _show(
+    place: Place | None, page: Path | None, sort: str, *, full: bool, as_json: bool, as_lines: bool, opens: bool
+) -> "Show":
+    """What shows the comparisons."""
+    from git_theta.commands.diff_output import Json, JsonLines, Text
+    from git_theta.report import Sort
+
+    if opens or page is not None:
+        from git_theta.commands.html_output import Html
+
+        return Html(page, Sort(sort), opens=opens)
+    if as_lines:
+        return JsonLines(full, Sort(sort))
+    return Json(full, Sort(sort)) if as_json else Text(place, full, Sort(sort))
 
 
 def _asked(

@@ -1,4 +1,4 @@
-"""What `git theta diff` prints: text, in Git's colours on a terminal, or one JSON document."""
+"""What `git theta diff` prints: text, in Git's colours on a terminal, or JSON."""
 
 import math
 import os
@@ -18,7 +18,7 @@ from git_theta.report import Group, Sort, Style
 from git_theta.scalars import Scalar
 from git_theta.statistics import Statistics
 
-__all__ = ["Json", "Show", "Text"]
+__all__ = ["Json", "JsonLines", "Show", "Text", "document", "title"]
 
 _SLOTS = {
     Style.HEAD: ("meta", "bold"),
@@ -60,8 +60,7 @@ class Text:
         if self.found:
             print()
         self.found = True
-        title = " -> ".join(map(shown_path, dict.fromkeys(paths)))
-        for line in report.lines(title, compared, full=self._full, sort=self._sort):
+        for line in report.lines(title(paths), compared, full=self._full, sort=self._sort):
             colour = self._colours.get(line.style, "")
             print(f"{colour}{line.text}{_RESET}" if colour else line.text)
 
@@ -97,35 +96,57 @@ class Json:
 
     def one(self, paths: Sequence[bytes], compared: Comparison) -> None:
         self.found = True
-        made = report.groups(compared, full=self._full, sort=self._sort)
-        changes = compared.changes
-        self._files.append(
-            {
-                "path": os.fsdecode(paths[-1]),
-                "path_before": os.fsdecode(paths[0]),
-                "before": _side(compared.before),
-                "after": _side(compared.after),
-                "counts": {kind.name.lower(): len(changes.of(kind)) for kind in Kind}
-                | {"unchanged": changes.unchanged},
-                "beside_parameters": compared.rest.value or None,
-                "scalars": [
-                    {"name": item.name, "before": _scalar(item.before), "after": _scalar(item.after)}
-                    for item in compared.scalars
-                ],
-                "added_bytes": changes.added_bytes if compared.is_kept else None,
-                "groups": [_group(group) for group in made],
-                "alarms": [
-                    {"name": change.name, **_specials(found)}
-                    for change in changes.items
-                    if (found := compared.statistics(change)) and any((*found.nans, *found.infinities))
-                ],
-                "not_computed": {"count": len(compared.left), "size_bytes": sum(map(size_bytes, compared.left))},
-                "errors": list(dict.fromkeys(map(str, compared.errors))),
-            }
-        )
+        self._files.append(document(paths, compared, full=self._full, sort=self._sort))
 
     def end(self) -> None:
         output.print_json({"files": self._files})
+
+
+class JsonLines:
+    """Prints a document of one line for each comparison as it comes."""
+
+    def __init__(self, full: bool, sort: Sort) -> None:
+        self.found = False
+        self._full = full
+        self._sort = sort
+
+    def one(self, paths: Sequence[bytes], compared: Comparison) -> None:
+        self.found = True
+        output.print_json_line(document(paths, compared, full=self._full, sort=self._sort))
+
+    def end(self) -> None:
+        pass
+
+
+def title(paths: Sequence[bytes]) -> str:
+    """The path of a file as it is shown, or its old and its new one."""
+    return " -> ".join(map(shown_path, dict.fromkeys(paths)))
+
+
+def document(paths: Sequence[bytes], compared: Comparison, *, full: bool, sort: Sort) -> dict[str, object]:
+    """A comparison as it stands in JSON (docs/reference/cli.md); names in it are as they are."""
+    changes = compared.changes
+    return {
+        "path": os.fsdecode(paths[-1]),
+        "path_before": os.fsdecode(paths[0]),
+        "before": _side(compared.before),
+        "after": _side(compared.after),
+        "counts": {kind.name.lower(): len(changes.of(kind)) for kind in Kind} | {"unchanged": changes.unchanged},
+        "beside_parameters": compared.rest.value or None,
+        "scalars": [
+            {"name": item.name, "before": _scalar(item.before), "after": _scalar(item.after)}
+            for item in compared.scalars
+        ],
+        "added_bytes": changes.added_bytes if compared.is_kept else None,
+        "groups": [_group(group) for group in report.groups(compared, full=full, sort=sort)],
+        "alarms": [
+            {"name": change.name, **_specials(found)}
+            for change in changes.items
+            if (found := compared.statistics(change)) and any((*found.nans, *found.infinities))
+        ],
+        "not_computed": {"count": len(compared.left), "size_bytes": sum(map(size_bytes, compared.left))},
+        "errors": list(dict.fromkeys(map(str, compared.errors))),
+    }
 
 
 def _side(manifest: Manifest | None) -> dict[str, object] | None:

@@ -18,6 +18,7 @@ __all__ = [
     "count",
     "object_counts",
     "print_json",
+    "print_json_line",
     "print_table",
     "progress",
     "size",
@@ -51,6 +52,11 @@ def warn_unkept(remote: str, reason: str | None) -> None:
 def print_json(document: Mapping[str, object]) -> None:
     """One JSON document in ASCII, with the version of its shape (docs/reference/cli.md)."""
     print(json.dumps({"version": VERSION, **document}, indent=2))
+
+
+def print_json_line(document: Mapping[str, object]) -> None:
+    """A JSON document in a line of its own, which a reader of the pipe has at once."""
+    print(json.dumps({"version": VERSION, **document}, separators=(",", ":")), flush=True)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
