@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from git_theta import statistics, value
 from git_theta.errors import DamagedObjectError, MissingObjectError
 from git_theta.manifest import Record
+from git_theta.spectrum import effective_rank, has_rank
 from git_theta.statistics import Statistics, are_comparable, measure
 from git_theta.store import Store
 from tests.checkpoints import opened, record
@@ -113,7 +114,7 @@ def test_rows_that_changed_however_the_blocks_fall(rows: int, row: int, places: 
     for place in places:
         new.reshape(-1)[place % new.size] += 1
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(statistics, "_BLOCK", block)
+        monkeypatch.setattr(statistics, "BLOCK", block)
         close(compared(old, new), expected(old, new))
 
 
@@ -245,3 +246,69 @@ def test_values_from_the_store_are_verified_to_their_end(tmp_path: Path) -> None
         depot.store.path(after.store[0].pieces[0].oid).unlink()
         with pytest.raises(MissingObjectError, match="is not on this machine"):
             measure(before, after, store, store)
+
+
+def test_a_histogram_counts_changed_elements_by_relative_change() -> None:
+    old = np.array([1, 1, 1, 1, 0, -2, np.nan, 1, np.inf], "<f4")
+    new = np.array([1, 1 + 2e-3, 1 - 5e-3, 1e9, 1, -2.04, 1, np.inf, np.inf], "<f4")
+    found = measure(of(old, "F32"), of(new, "F32"), Held(old.tobytes()), Held(new.tobytes()), histogram=True)
+    bins = {at: count for at, count in enumerate(found.histogram or ()) if count}
+    assert bins == {10: 1, 11: 1, 12: 1, 23: 2}, "2e-3, 5e-3 and 2e-2; what grew beyond the last, or out of 0"
+    assert found.histogram is not None
+    assert len(found.histogram) == 24
+    assert replace(found, histogram=None) == compared(old, new)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "F16", "I32"])
+def test_a_histogram_over_many_blocks_is_that_of_numpy(dtype: str) -> None:
+    old, new = values((3, 70_001), dtype, 1), values((3, 70_001), dtype, 2)
+    found = measure(of(old, dtype), of(new, dtype), Held(old.tobytes()), Held(new.tobytes()), histogram=True)
+    wide = [array.astype("<f8").ravel() for array in (old, new)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log10(np.abs(wide[1] - wide[0])) - np.log10(np.abs(wide[0]))
+    places = np.clip(np.floor((logs[wide[0] != wide[1]] + 8) * 2), 0, 23)
+    assert found.histogram == tuple(int((places == at).sum()) for at in range(24))
+
+
+def rank_of(old: Array, new: Array, dtype: str = "F64") -> float | None:
+    records = of(old, dtype), of(new, dtype)
+    assert has_rank(*records)
+    return effective_rank(*records, Held(old.tobytes()), Held(new.tobytes()))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(40, 30), (30, 40), (300, 400)])
+def test_an_effective_rank_is_exp_of_the_entropy_of_singular_values(rows: int, columns: int) -> None:
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((length, 5)))[0] for length in (rows, columns))
+    zero = np.zeros((rows, columns))
+    for scale in (1.0, 1e-200, 1e200):
+        assert rank_of(zero, scale * left @ right.T) == pytest.approx(5), "five equal singular values"
+    assert rank_of(zero, left[:, :1] @ right[:, :1].T) == pytest.approx(1)
+    uneven = left @ np.diag([8.0, 4, 2, 1, 1]) @ right.T
+    parts = np.array([8, 4, 2, 1, 1]) / 16
+    assert rank_of(zero, uneven) == pytest.approx(float(np.exp(-(parts * np.log(parts)).sum())))
+
+
+def test_what_has_no_effective_rank() -> None:
+    old = np.ones((3, 4), "<f4")
+    assert rank_of(old, old, "F32") is None
+    broken = old.copy()
+    broken[0, 0] = np.nan
+    assert rank_of(old, broken, "F32") is None
+    matrix = of(old, "F32")
+    assert not has_rank(matrix, of(np.ones((4, 4), "<f4"), "F32")), "rows were added"
+    assert not has_rank(of(old.ravel(), "F32"), of(old.ravel(), "F32"))
+    large = replace(matrix, shape=(2**12 + 1, 2**12), size=4 * (2**12 + 1) * 2**12)
+    assert not has_rank(large, large)
+    assert not has_rank(of(np.ones((0, 4), "<f4"), "F32"), of(np.ones((0, 4), "<f4"), "F32"))
+
+
+def test_a_rank_is_of_values_that_are_what_they_are_said_to_be(tmp_path: Path) -> None:
+    with opened(tmp_path) as depot:
+        store = Stored(depot.store)
+        arrays = [np.zeros((5, 5), "<f4"), np.ones((5, 5), "<f4")]
+        made = [record(depot, array.tobytes()) for array in arrays]
+        before, after = (replace(item, dtype="F32", shape=(5, 5)) for item in made)
+        assert effective_rank(before, after, store, store) == pytest.approx(1)
+        with pytest.raises(DamagedObjectError):
+            effective_rank(before, replace(after, digest=before.digest), store, store)

@@ -11,7 +11,7 @@ from git_theta.changes import Change, Changes, compare
 from git_theta.errors import ThetaError
 from git_theta.ledger import Ledger, Pair
 from git_theta.manifest import Manifest, Step
-from git_theta.measuring import Found
+from git_theta.measuring import Extras, Found
 from git_theta.scalars import Difference
 from git_theta.statistics import Statistics
 from git_theta.versions import Version
@@ -35,13 +35,15 @@ class Rest(Enum):
 class Measuring:
     """How statistics are come by: computed for at most `limit_bytes` of values, or those that `ledger` has.
 
-    `progress` makes, of the bytes that there are to do, what is told of bytes done, from several threads.
+    `progress` makes, of the bytes that there are to do, what is told of bytes done, from several threads. With
+    `extras`, all are computed anew.
     """
 
     limit_bytes: int
     threads: int = 1
     ledger: Ledger | None = None
     progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] = lambda size_bytes: nullcontext(_ignored)
+    extras: Extras = Extras()
 
 
 def _ignored(size_bytes: int) -> None:
@@ -95,11 +97,12 @@ def of(
     old, new = (side.manifest if side else None for side in (before, after))
     changes = compare(old, new, is_chosen)
     pairs = [item.pair for item in changes.items if item.pair]
-    found, left = measuring.known(pairs, measure.ledger)
+    found, left = measuring.known(pairs, None if measure.extras else measure.ledger)
     todo = sum(map(measuring.size_bytes, left))
     if before and after and left and todo <= measure.limit_bytes:
         with measure.progress(todo) as told:
-            found |= measuring.measured(left, before.values, after.values, measure.threads, measure.ledger, told)
+            threads, ledger = measure.threads, measure.ledger
+            found |= measuring.measured(left, before.values, after.values, threads, ledger, told, measure.extras)
         left = []
     is_kept = after is not None and after.is_kept
     rest, differences = _beside(changes, before, after)

@@ -62,7 +62,7 @@ class Ledger:
     def note(self, found: Mapping[Pair, Statistics]) -> None:
         """Keep what was computed of values whose digests were checked meanwhile."""
         now = int(time.time())
-        rows = [(*_key(pair), now, json.dumps(asdict(statistics))) for pair, statistics in found.items()]
+        rows = [(*_key(pair), now, _format(statistics)) for pair, statistics in found.items()]
         with suppress(sqlite3.Error), self._lock, self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO statistics VALUES (?, ?, ?, ?, ?)", rows)
             [count] = self._connection.execute("SELECT count(*) FROM statistics").fetchone()
@@ -75,6 +75,12 @@ class Ledger:
 def _key(pair: Pair) -> tuple[bytes, bytes, str]:
     kind = json.dumps([[record.dtype, record.shape, record.strides] for record in pair], separators=(",", ":"))
     return bytes.fromhex(pair[0].digest), bytes.fromhex(pair[1].digest), kind
+
+
+def _format(statistics: Statistics) -> str:
+    """A row, without what is computed on request."""
+    row = asdict(statistics)
+    return json.dumps({name: row[name] for name in (*_COUNTS, *_NORMS, *_PAIRS)})
 
 
 def _parse(text: object) -> Statistics | None:

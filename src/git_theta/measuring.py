@@ -2,17 +2,30 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from git_theta.errors import ThetaError
 from git_theta.ledger import Ledger, Pair
+from git_theta.spectrum import effective_rank, has_rank
 from git_theta.statistics import Statistics, Values, are_comparable, measure
 
-__all__ = ["Found", "known", "measured", "size_bytes"]
+__all__ = ["Extras", "Found", "known", "measured", "size_bytes"]
 
 Found = dict[Pair, Statistics | ThetaError]
 """What was found out about each pair of values, or why that could not be."""
 
 _BATCH_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What is computed on request alone, and not kept."""
+
+    histogram: bool = False
+    rank: bool = False
+
+    def __bool__(self) -> bool:
+        return self.histogram or self.rank
 
 
 def known(pairs: Iterable[Pair], ledger: Ledger | None) -> tuple[Found, list[Pair]]:
@@ -29,18 +42,19 @@ def measured(
     threads: int,
     ledger: Ledger | None,
     progress: Callable[[int], None] = lambda size_bytes: None,
+    extras: Extras = Extras(),
 ) -> Found:
     """The statistics of pairs that are comparable, which go into the ledger, or the error of each that has none.
 
-    Memory is a few MiB for each thread, whatever the size of the values. `progress` is told of bytes dealt with, from
-    several threads.
+    Memory is a few MiB for each thread, whatever the size of the values; for ranks, see `spectrum`. `progress` is told
+    of bytes dealt with, from several threads.
     """
 
     def measure_all(batch: Sequence[Pair]) -> Found:
         made: Found = {}
         for pair in batch:
             try:
-                made[pair] = measure(*pair, old, new)
+                made[pair] = _measure(pair, old, new, extras)
             except ThetaError as error:
                 made[pair] = error
             progress(size_bytes(pair))
@@ -56,6 +70,13 @@ def measured(
             raise
     if ledger:
         ledger.note({pair: item for pair, item in found.items() if isinstance(item, Statistics)})
+    return found
+
+
+def _measure(pair: Pair, old: Values, new: Values, extras: Extras) -> Statistics:
+    found = measure(*pair, old, new, histogram=extras.histogram)
+    if extras.rank and has_rank(*pair):
+        return replace(found, rank=effective_rank(*pair, old, new))
     return found
 
 

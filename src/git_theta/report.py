@@ -15,7 +15,7 @@ from git_theta.manifest import Record, Step
 from git_theta.measuring import size_bytes
 from git_theta.names import shown
 from git_theta.scalars import Scalar
-from git_theta.statistics import Statistics, total
+from git_theta.statistics import LOWEST, Statistics, total
 from git_theta.tensor import OPAQUE
 from git_theta.wording import count, size
 
@@ -80,6 +80,12 @@ class Group:
     def total(self) -> Statistics | None:
         """Those of all together, of as many as there are."""
         return total(self.statistics) if self.statistics else None
+
+    @property
+    def ranks(self) -> tuple[float, float] | None:
+        """The smallest and the largest effective rank, where any was computed."""
+        found = [item.rank for item in self.statistics if item.rank is not None]
+        return (min(found), max(found)) if found else None
 
     @property
     def size(self) -> int:
@@ -190,6 +196,9 @@ def _group_lines(group: Group, width: int) -> Iterator[Line]:
     details = list(_details(group))
     if details:
         yield Line(_INDENT + "   ".join(details), Style.DETAIL)
+    histogram = group.total.histogram if group.total else None
+    if histogram and any(histogram):
+        yield Line(_INDENT + _histogram(histogram), Style.DETAIL)
 
 
 def _what(group: Group) -> str:
@@ -274,6 +283,17 @@ def _details(group: Group) -> Iterator[str]:
     yield f"max |change| {found.largest:.3g}"
     if found.cosine is not None:
         yield f"cosine {_cosine(found.cosine)}"
+    if group.ranks is not None:
+        yield f"effective rank {' to '.join(dict.fromkeys(f'{rank:.4g}' for rank in group.ranks))}"
+
+
+def _histogram(bins: Sequence[int]) -> str:
+    """The shares of the changed elements by decades of |change|/|weight|; "1e-4" is up to 1e-3."""
+    decades = [sum(bins[at : at + 2]) for at in range(0, len(bins), 2)]
+    labels = [f"1e{power}" for power in range(LOWEST, LOWEST + len(decades))]
+    labels[0], labels[-1] = f"below {labels[1]}", f"from {labels[-1]}"
+    shares = [f"{label}: {100 * n / sum(bins):.2g}%" for label, n in zip(labels, decades, strict=True) if n]
+    return f"changed elements by |change|/|weight|   {'   '.join(shares)}"
 
 
 def _most(group: Group) -> str:

@@ -20,12 +20,20 @@ if TYPE_CHECKING:
     import numpy as np
 
     Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    Counts = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
     Words = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
-__all__ = ["Statistics", "Values", "are_comparable", "measure", "total"]
+__all__ = ["BINS", "BLOCK", "LOWEST", "Loader", "Statistics", "Values", "are_comparable", "measure", "total"]
 
-_BLOCK = 2**16
+BLOCK = 2**16
 """Elements that are looked at in one go: so few that they stay in a core's cache, so many that calls cost little."""
+
+
+BINS = 24
+LOWEST = -8
+_STEP = 0.5
+"""Of a histogram: bins of log10 |change|/|weight| of half a decade each, from 1e-8 on; what lies outside is in the
+first or the last one."""
 
 
 class Values(Protocol):
@@ -42,7 +50,8 @@ class Statistics:
 
     `rows` and `changed_rows` count along axis 0; both are 0 where there is no second axis. `before`, `after` and
     `change` are L2 norms, `largest` the largest |change|; None where the elements are no numbers. `nans` and
-    `infinities` are of the whole values, before and after.
+    `infinities` are of the whole values, before and after. On request alone: `histogram` counts the finite elements
+    that are other numbers by log10 |change|/|weight|, in `BINS` bins; `rank` is the effective rank of the change.
     """
 
     elements: int
@@ -55,6 +64,8 @@ class Statistics:
     largest: float | None = None
     nans: tuple[int, int] = (0, 0)
     infinities: tuple[int, int] = (0, 0)
+    histogram: tuple[int, ...] | None = None
+    rank: float | None = None
 
     @property
     def relative(self) -> float | None:
@@ -77,19 +88,25 @@ class Statistics:
 
 
 def total(parts: Sequence[Statistics]) -> Statistics:
-    """The statistics of values taken together, as if they were one; there are no norms where one part has none."""
+    """The statistics of values taken together, as if they were one.
+
+    There are no norms where one part has none. A histogram is of those that have one, a rank of one value alone.
+    """
     counts = [sum(getattr(part, name) for part in parts) for name in ("elements", "changed", "rows", "changed_rows")]
     norms: list[float | None] = [
         None if None in found else math.hypot(*(norm for norm in found if norm is not None))
         for found in ([getattr(part, name) for part in parts] for name in ("before", "after", "change"))
     ]
     largest = [part.largest for part in parts if part.largest is not None]
+    histograms = [part.histogram for part in parts if part.histogram is not None]
     return Statistics(
         *(counts[0], counts[1], counts[2], counts[3]),
         *(norms[0], norms[1], norms[2]),
         max(largest) if len(largest) == len(parts) > 0 else None,
         (sum(part.nans[0] for part in parts), sum(part.nans[1] for part in parts)),
         (sum(part.infinities[0] for part in parts), sum(part.infinities[1] for part in parts)),
+        tuple(map(sum, zip(*histograms, strict=True))) if histograms else None,
+        parts[0].rank if len(parts) == 1 else None,
     )
 
 
@@ -107,15 +124,15 @@ def are_comparable(before: Record, after: Record) -> bool:
     return bool(before.shape) and before.strides is None and before.dtype in KINDS
 
 
-def measure(before: Record, after: Record, old: Values, new: Values) -> Statistics:
-    """The statistics of a change, for records that are comparable.
+def measure(before: Record, after: Record, old: Values, new: Values, *, histogram: bool = False) -> Statistics:
+    """The statistics of a change, for records that are comparable; the histogram on request.
 
     Both values are read through, and so verified. Raises MissingObjectError, DamagedObjectError or ManifestError where
     one cannot be.
     """
     import numpy as np
 
-    tally = _Tally(before.dtype, after.dtype)
+    tally = _Tally(before.dtype, after.dtype, histogram=histogram)
     streams = [
         Stream(record.dtype, record.shape, record.size, values.runs(record))
         for record, values in ((before, old), (after, new))
@@ -129,8 +146,8 @@ def measure(before: Record, after: Record, old: Values, new: Values) -> Statisti
             tally.add(taken[0], taken[1], row, ends=ends)
         for side, (record, stream, width) in enumerate(zip((before, after), streams, tally.widths, strict=True)):
             left = record.size - elements * width
-            for start in range(0, left, _BLOCK * width):
-                tally.see(side, stream.take(min(_BLOCK * width, left - start)))
+            for start in range(0, left, BLOCK * width):
+                tally.see(side, stream.take(min(BLOCK * width, left - start)))
             stream.finish()
     return tally.result(elements, elements // row if row else 0)
 
@@ -151,34 +168,35 @@ def _elements(before: Record, after: Record) -> int:
 
 def _blocks(elements: int, row: int) -> Iterator[tuple[int, bool]]:
     """Runs of elements, each with whether it ends with a row: several rows, or a part of one, or any number if 0."""
-    if row <= _BLOCK:
-        step = _BLOCK // row * row if row else _BLOCK
+    if row <= BLOCK:
+        step = BLOCK // row * row if row else BLOCK
         for start in range(0, elements, step):
             yield min(step, elements - start), True
         return
     for _ in range(elements // row):
-        for start in range(0, row, _BLOCK):
-            yield min(_BLOCK, row - start), start + _BLOCK >= row
+        for start in range(0, row, BLOCK):
+            yield min(BLOCK, row - start), start + BLOCK >= row
 
 
 class _Tally:
     """Sums over the blocks of two values."""
 
-    def __init__(self, before: str, after: str) -> None:
+    def __init__(self, before: str, after: str, *, histogram: bool) -> None:
         import numpy as np
 
         self._np = np
-        self._loaders = [_Loader(dtype) for dtype in (before, after)]
+        self._loaders = [Loader(dtype) for dtype in (before, after)]
         self._same_dtype = before == after
         self._are_numbers = before in KINDS
-        self._difference: Floats = np.empty(_BLOCK, "<f8")
-        self._mask = np.empty(_BLOCK, np.bool_)
+        self._difference: Floats = np.empty(BLOCK, "<f8")
+        self._mask = np.empty(BLOCK, np.bool_)
         self._row_changed = False
         self._changed = self._changed_rows = 0
         self._squares = [0.0, 0.0, 0.0]
         self._largest = 0.0
         self._nans = [0, 0]
         self._infinities = [0, 0]
+        self._histogram = np.zeros(BINS, "<i8") if histogram and self._are_numbers else None
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -198,7 +216,7 @@ class _Tally:
         if self._are_numbers:
             self._add_numbers(words, changed)
         self._changed += changed
-        if row > _BLOCK:
+        if row > BLOCK:
             self._row_changed = self._row_changed or changed > 0
             if ends:
                 self._changed_rows += self._row_changed
@@ -236,6 +254,8 @@ class _Tally:
             self._squares[index] += value
         if len(difference):
             self._largest = max(self._largest, float(difference.max()), -float(difference.min()))
+        if self._histogram is not None:
+            self._histogram += _histogram(difference, old)
 
     def _count_specials(self, side: int, numbers: "Floats") -> None:
         np = self._np
@@ -248,12 +268,22 @@ class _Tally:
             return Statistics(elements, self._changed)
         before, after, change = map(math.sqrt, self._squares)
         nans, infinities = (self._nans[0], self._nans[1]), (self._infinities[0], self._infinities[1])
-        return Statistics(
-            elements, self._changed, rows, self._changed_rows, before, after, change, self._largest, nans, infinities
-        )
+        counts = elements, self._changed, rows, self._changed_rows
+        histogram = None if self._histogram is None else tuple(map(int, self._histogram))
+        return Statistics(*counts, before, after, change, self._largest, nans, infinities, histogram)
 
 
-class _Loader:
+def _histogram(difference: "Floats", old: "Floats") -> "Counts":
+    """How many elements of a block changed by how much; one that was 0 is in the last bin."""
+    import numpy as np
+
+    at = difference != 0
+    ratios = np.log10(np.abs(difference[at])) - np.log10(np.abs(old[at]))
+    places = np.clip(np.floor((ratios - LOWEST) / _STEP), 0, BINS - 1)
+    return np.bincount(places.astype("<i8"), minlength=BINS)
+
+
+class Loader:
     """The elements of one side: as words whose bits are compared, and as float64 in a buffer that is used again."""
 
     def __init__(self, dtype: str) -> None:
@@ -262,10 +292,10 @@ class _Loader:
         self._np = np
         self.width = DTYPES[dtype].word if dtype in KINDS else 1
         self.floating = KINDS.get(dtype) == FLOAT
-        self._wide = np.empty(_BLOCK, "<u4") if dtype == "BF16" else None
+        self._wide = np.empty(BLOCK, "<u4") if dtype == "BF16" else None
         letter = "f" if self.floating else "i" if dtype.startswith("I") else "u"
         self._type = f"<{letter}{self.width}"
-        self._numbers: Floats = np.empty(_BLOCK, "<f8")
+        self._numbers: Floats = np.empty(BLOCK, "<f8")
 
     def words(self, data: memoryview) -> "Words":
         words: Words = self._np.frombuffer(data, f"<u{self.width}")

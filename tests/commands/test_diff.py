@@ -524,3 +524,33 @@ def test_git_finds_the_command(tracked: Repo) -> None:
     tracked.write(A, model(7))
     assert tracked.git("theta", "diff").startswith(A)
     assert tracked.git("theta", "diff", "HEAD", "--", A).startswith(A)
+
+
+def test_ranks_and_histograms_on_request(repo: Repo) -> None:
+    repo.track("*.safetensors")
+    old = layers()
+    save(repo, A, old)
+    repo.commit()
+    new = dict(old)
+    for number in range(3):
+        name = f"layers.{number}.q_proj.weight"
+        new[name] = (old[name].float() * (1 + torch.ones(16, 1) * 2.0**-number)).bfloat16()
+    new["embed.weight"] = old["embed.weight"] + torch.ones(50, 1) @ torch.ones(1, 8) * 2
+    save(repo, A, new)
+    repo.commit()
+    plain = repo.ok("diff", "HEAD~1", "HEAD")
+    assert "rank" not in plain
+    assert "changed elements" not in plain
+    asked = repo.ok("diff", "HEAD~1", "HEAD", "--rank", "--histogram")
+    assert "   effective rank 1\n" in asked, "of the embedding"
+    assert "   effective rank 12" in asked, "of noise"
+    assert "        changed elements by |change|/|weight|   1e-1: " in asked
+    [file] = json.loads(repo.ok("diff", "HEAD~1", "HEAD", "--rank", "--histogram", "--json"))["files"]
+    found = {group["name"]: group["statistics"] for group in file["groups"]}
+    assert found["embed.weight"]["effective_rank"] == pytest.approx([1, 1], rel=1e-4)
+    smallest, largest = found["layers.{0-2}.q_proj.weight"]["effective_rank"]
+    assert 10 < smallest < largest < 16
+    for group in found.values():
+        assert sum(group["histogram"]) == group["changed"]
+    assert repo.ok("diff", "HEAD~1", "HEAD") == plain, "the ledger has what it had"
+    assert "rank 1\n" not in repo.ok("diff", "HEAD~1", "HEAD", "--histogram")

@@ -176,8 +176,8 @@ NAMES = f"{ROWS}.map(row => row.cells[0].textContent)"
 
 
 def test_a_browser_shows_it(changed: Repo, tmp_path: Path) -> None:
-    made(changed)
-    document = json.loads(changed.ok("diff", "--json", "--full"))
+    made(changed, "--histogram", "--rank")
+    document = json.loads(changed.ok("diff", "--json", "--full", "--histogram"))
     groups = document["files"][0]["groups"]
     with browser(tmp_path / "profile") as seen:
         seen.show(changed.path / "page.html")
@@ -197,6 +197,7 @@ def test_a_browser_shows_it(changed: Repo, tmp_path: Path) -> None:
         percent = f"{100 * first['statistics']['relative_change']:.2g}%"
         assert seen.value(f"{heat}.rows[1].cells[1].textContent") == percent
         assert '"4"' in seen.value("document.body.innerText")
+        _histogram(seen, groups)
         _sort(seen, groups)
         _filter(seen)
         assert seen.complaints == []
@@ -205,6 +206,16 @@ def test_a_browser_shows_it(changed: Repo, tmp_path: Path) -> None:
         assert seen.value("document.documentElement.scrollWidth") <= 360, "a phone scrolls tables, not the page"
         assert seen.value("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
         assert seen.complaints == []
+
+
+def _histogram(seen: Browser, groups: list[dict[str, Any]]) -> None:
+    total = [sum(bins) for bins in zip(*(group["statistics"]["histogram"] for group in groups), strict=True)]
+    heights = seen.value("[...document.querySelectorAll('svg rect')].map(bar => +bar.getAttribute('height'))")
+    assert heights == pytest.approx([120 * bin_ / max(total) for bin_ in total])
+    assert f"{max(total):,} from 1e" in seen.value("document.querySelector('svg').getAttribute('aria-label')")
+    column = "[...document.querySelectorAll('.changes th')].findIndex(th => th.textContent === 'effective rank')"
+    ranks = seen.value(f"{ROWS}.map(row => row.cells[{column}].textContent)")
+    assert [rank != "" for rank in ranks] == [len(group["after"]["shape"]) == 2 for group in groups]
 
 
 def _sort(seen: Browser, groups: list[dict[str, Any]]) -> None:

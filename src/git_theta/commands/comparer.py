@@ -14,6 +14,7 @@ from git_theta.config import Settings
 from git_theta.errors import ManifestError
 from git_theta.ledger import Ledger
 from git_theta.manifest import MAX_MANIFEST_BYTES
+from git_theta.measuring import Extras
 from git_theta.versions import Version
 
 __all__ = ["Comparer"]
@@ -25,16 +26,23 @@ class Comparer:
     """Compares one pair of versions after another; if there are patterns, in parameters whose names match one of them.
 
     Statistics are computed for as many bytes, in all, as the settings say; of any number where `stats`, of none where
-    it is False.
+    it is False. `extras` are computed as well.
     """
 
-    def __init__(self, place: Place | None, patterns: Sequence[str] = (), stats: bool | None = None) -> None:
+    def __init__(
+        self,
+        place: Place | None,
+        patterns: Sequence[str] = (),
+        stats: bool | None = None,
+        extras: Extras = Extras(),
+    ) -> None:
         self.place = place
         self._patterns = patterns
         self._settings = place.settings() if place else Settings()
         self._store = place.store() if place else None
         self._room = {True: _NO_LIMIT, False: 0, None: self._settings.diff_stats_bytes}[stats]
         self._keeps = stats is not False
+        self._extras = extras
         self._ledger: Ledger | None = None
         self._stack = ExitStack()
 
@@ -61,7 +69,7 @@ class Comparer:
         if before and after and self._ledger is None and self.place and self._keeps:
             path = self.place.repository.theta_dir / "statistics.sqlite"
             self._ledger = self._stack.enter_context(closing(Ledger(path, self._settings.sharing)))
-        measure = comparison.Measuring(self._room, self._settings.thread_count, self._ledger, _progress)
+        measure = comparison.Measuring(self._room, self._settings.thread_count, self._ledger, _progress, self._extras)
         compared = comparison.of(before, after, measure, self._is_chosen)
         self._room -= compared.measured_bytes
         if compared.changes.items or not (compared.is_empty or self._patterns):

@@ -48,6 +48,8 @@ class _Asked:
 @click.option("--cached", "--staged", is_flag=True, help="Compare the index with HEAD, or with A.")
 @click.option("--no-index", is_flag=True, help="Compare two files, be they tracked or not.")
 @click.option("--stats/--no-stats", default=None, help="Compute statistics whatever they cost, or none.")
+@click.option("--histogram", is_flag=True, help="Count elements by how much they changed.")
+@click.option("--rank", is_flag=True, help="Compute the effective rank of the changes of matrices.")
 @click.option("--param", "patterns", metavar="GLOB", multiple=True, help="Only parameters whose name matches.")
 @click.option("--full", is_flag=True, help="A line for every parameter; otherwise similar names are folded.")
 @click.option(
@@ -65,6 +67,8 @@ def command(
     cached: bool,
     no_index: bool,
     stats: bool | None,
+    histogram: bool,
+    rank: bool,
     patterns: tuple[str, ...],
     full: bool,
     sort: str,
@@ -80,6 +84,7 @@ def command(
     """
     from git_theta.commands.comparer import Comparer
     from git_theta.depot import make_ready
+    from git_theta.measuring import Extras
 
     if as_json + as_lines + (opens or page is not None) > 1:
         raise click.UsageError("One of --json, --ndjson, and --html or --open.")
@@ -88,7 +93,7 @@ def command(
     asked = _asked(place, words, ctx.meta[_DASHED], no_index=no_index, cached=cached)
     show = _show(place, page, sort, full=full, as_json=as_json, as_lines=as_lines, opens=opens)
     code = 0
-    with Comparer(place, patterns, stats) as comparer:
+    with Comparer(place, patterns, stats, Extras(histogram, rank)) as comparer:
         if asked.operands:
             _compare_files(comparer, asked.operands, show)
         elif place is not None:

@@ -173,7 +173,7 @@ def _group(group: Group) -> dict[str, object]:
         "after": _face(change.after),
         "size_bytes": group.size,
         "updates": _updates(group.changes),
-        "statistics": None if found is None else {"of": len(group.statistics), **_statistics(found)},
+        "statistics": None if found is None else {"of": len(group.statistics), **_statistics(found, group.ranks)},
     }
 
 
@@ -185,7 +185,7 @@ def _updates(changes: Sequence[Change]) -> list[str]:
     return list(dict.fromkeys(step.update for change in changes for step in change.steps))
 
 
-def _statistics(found: Statistics) -> dict[str, object]:
+def _statistics(found: Statistics, ranks: tuple[float, float] | None) -> dict[str, object]:
     return {
         "elements": found.elements,
         "changed": found.changed,
@@ -197,6 +197,8 @@ def _statistics(found: Statistics) -> dict[str, object]:
         "relative_change": found.relative,
         "largest_change": _finite(found.largest),
         "cosine": found.cosine,
+        "effective_rank": ranks,
+        "histogram": found.histogram,
         **_specials(found),
     }
 
