@@ -14,7 +14,7 @@ from git_theta.updates.stream import Stream
 __all__ = ["MOST_ELEMENTS", "effective_rank", "has_rank"]
 
 MOST_ELEMENTS = 2**24
-"""Of a matrix whose singular values are computed: in float64 it takes 128 MiB, three times, and about half a minute."""
+"""Of a matrix whose singular values are computed: in float64 it takes 128 MiB, three times, and about a minute."""
 
 
 def has_rank(before: Record, after: Record) -> bool:

@@ -65,6 +65,7 @@ def tensors(*, trained: bool) -> dict[str, Any]:
         for module in ("mlp.up", "attn.q", "attn.k")
     }
     made |= {name: rng.standard_normal(4).astype("<f4") for name in EVIL}
+    made["model.layers.7.norm.weight"] = np.ones(5, "<f4")
     if trained:
         for number, name in enumerate(made):
             made[name] = made[name] * np.float32(1 + 10 ** -(1 + number % 4))
@@ -192,7 +193,10 @@ def test_a_browser_shows_it(changed: Repo, tmp_path: Path) -> None:
             "attn.k.weight",
             "attn.q.weight",
             "mlp.up.weight",
+            "norm.weight",
         ]
+        column = seen.value(f"[...{heat}.rows].slice(1).map(row => row.cells[4].textContent !== '\u2013')")
+        assert column == [layer == 7 for layer in range(12)], "it stands beside the others of its layer"
         first = next(group for group in groups if group["name"] == "model.layers.0.attn.k.weight")
         percent = f"{100 * first['statistics']['relative_change']:.2g}%"
         assert seen.value(f"{heat}.rows[1].cells[1].textContent") == percent
@@ -242,7 +246,7 @@ def _filter(seen: Browser) -> None:
         "box.dispatchEvent(new Event('input')); requestAnimationFrame(() => requestAnimationFrame(done)); })"
     )
     assert seen.value(NAMES) == [f"model.layers.{layer}.attn.q.weight" for layer in (1, 10, 11)]
-    assert seen.value("document.querySelector('[role=status]').textContent") == "3 of 3 that match, of 41"
+    assert seen.value("document.querySelector('[role=status]').textContent") == "3 of 3 that match, of 42"
 
 
 def test_a_browser_shows_twenty_thousand_parameters(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ class Html:
     def one(self, paths: Sequence[bytes], compared: Comparison) -> None:
         self.found = True
         self._files.append(document(paths, compared, full=True, sort=self._sort))
+        if self._lines:
+            self._lines.append("")
         self._lines += (line.text for line in report.lines(title(paths), compared, sort=self._sort))
 
     def end(self) -> None:

@@ -4,6 +4,8 @@
   const CHUNK = 500;
   const MOST_LAYERS = 256;
   const MOST_MODULES = 64;
+  const MOST_STACKS = 8;
+  const MOST_NUMBERS = 32;
   const MOST_LISTED = 200;
   const LEVELS = 8;
   const natural = new Intl.Collator("en", { numeric: true });
@@ -176,14 +178,14 @@
 
   const region = (label, child) => element("div", { class: "wide", role: "region", tabindex: "0", "aria-label": label }, child);
 
-  /** The parameters of stacks of layers, in a list of { prefix, layers, modules }: `modules` maps a module to cells by layer. */
+  /** The parameters of the largest stacks of layers, in a list of { prefix, layers, modules }: `modules` maps a module to cells by layer. */
   function stacks(groups) {
     const frames = new Map();
     for (const group of groups) {
       const found = group.statistics;
       if (!found || found.norm_change === null || found.norm_before === null) continue;
       const parts = group.name.split(/([0-9]+)/);
-      if (parts.length < 3) continue;
+      if (parts.length < 3 || parts.length > 2 * MOST_NUMBERS) continue;
       const frame = parts.map((part, at) => (at % 2 ? "*" : part)).join("");
       if (!frames.has(frame)) frames.set(frame, []);
       frames.get(frame).push([parts, found]);
@@ -219,7 +221,8 @@
         }
       }
     }
-    return [...made.values()].filter((stack) => stack.layers.size > 1);
+    const found = [...made.values()].filter((stack) => stack.layers.size > 1);
+    return found.sort((one, two) => two.layers.size * two.modules.size - one.layers.size * one.modules.size).slice(0, MOST_STACKS);
   }
 
   /** From 0, a relative change of 0.001% and less, to 7, one of 24% and more. */
@@ -268,7 +271,7 @@
     ];
   }
 
-  const value = (item) => (item === null ? "none" : typeof item === "string" ? '"' + escaped(item.slice(0, 200)) + (item.length > 200 ? "\u2026" : "") + '"' : String(item));
+  const value = (item) => (item === null ? "none" : typeof item === "string" ? '"' + escaped(item.slice(0, 200)) + (item.length > 200 ? "\u2026" : "") + '"' : Number.isInteger(item) && !Number.isSafeInteger(item) ? "about " + item : String(item));
 
   function summary(file) {
     const total = Object.entries(file.counts).filter(([, number]) => number);
