@@ -449,3 +449,12 @@ def test_the_skeleton_of_the_one_side_that_changed_it_is_taken(depot: Depot) -> 
     made = many(depot, save("1", 0), save("1", 1), save("3", 2), save("4", 3))
     assert [one.name for one in made.conflicts] == [SKELETON]
     assert metadata(content_of(made.manifest, depot)) == {"step": "1"}
+
+
+@ALL
+def test_what_one_of_several_sides_added_is_in_the_file(library: Library, depot: Depot) -> None:
+    sides = [{**BASE, "a": LARGE + STEPS[1]}, {**BASE, "b": BASE["b"] + 1}, {**BASE, "x": np.arange(3, dtype="<f8")}]
+    made = many(depot, library.save(BASE), *map(library.save, sides))
+    assert made.conflicts == ()
+    found = library.load(content_of(made.manifest, depot))
+    assert_same(found, {**BASE, "a": sides[0]["a"], "b": sides[1]["b"], "x": sides[2]["x"]})

@@ -9,7 +9,7 @@ from git_theta.errors import ConflictError
 from tests.manifests import manifest
 
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
-OLD = {"metadata": {"total_size": 48, "format": "pt"}, "weight_map": {"a": ONE, "b": TWO}}
+OLD = {"metadata": {"total_size": 48, "total_parameters": 12, "format": "pt"}, "weight_map": {"a": ONE, "b": TWO}}
 
 
 def index(document: object) -> shards.Index:
@@ -46,7 +46,7 @@ def test_an_index_made_anew() -> None:
     ours = index({**OLD, "weight_map": {**OLD["weight_map"], "c": TWO}})  # type: ignore[dict-item]  # it is a dict
     made = shards.regenerate([ours, index(OLD)], {ONE: manifest(a=1, d=4), TWO: manifest(b=2, c=3)})
     assert made.weight_map == {"a": ONE, "d": ONE, "b": TWO, "c": TWO}
-    assert made.others == {"metadata": {"total_size": 4 * 24, "format": "pt"}}
+    assert made.others == {"metadata": {"total_size": 4 * 24, "total_parameters": 24, "format": "pt"}}
 
 
 def test_keys_are_those_of_the_file_and_not_escaped() -> None:

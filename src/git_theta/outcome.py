@@ -32,10 +32,11 @@ from git_theta.threeway import Action, Case, Decision, Plan
 from git_theta.updates.stream import Stream
 from git_theta.value import SourceValue
 
-__all__ = ["Outcome", "Versions", "apply", "needed"]
+__all__ = ["Outcome", "Versions", "apply", "needed", "outlook"]
 
 GROUP_BYTES = 2**30
 _CHUNK_BYTES = 2 * 2**20
+_UNKNOWN = "0" * 64
 
 Runs = Iterator[bytes | memoryview]
 Files = Callable[[str, str], Tensor | None]
@@ -126,6 +127,29 @@ def apply(
     ]
     records = {one.name: record for one in decisions if (record := _record(one, versions, merged)) is not None}
     return _placed(work, records, decisions, rules)
+
+
+def outlook(plan: Plan, versions: Versions, rules: Rules, depot: Depot) -> tuple[Decision, ...]:
+    """The decisions, and the conflict in what is no parameter if there will be one, as far as layouts tell.
+
+    Nothing is stored, and no value is loaded but what stands for skeleton. Raises as `apply` does.
+    """
+    made = {one.name: _unmerged(one, versions) for one in plan.merged}
+    records = {one.name: record for one in plan.decisions if (record := _record(one, versions, made)) is not None}
+    skeletons = placement.read(versions.base, versions.sides, depot)
+    rule = rules.find(SKELETON, None)
+    try:
+        skeletons.merged(records, lambda record: iter(()))
+    except ConflictError as error:
+        if rule is None or len(versions.sides) > 2:
+            return (*plan.decisions, Decision(SKELETON, Action.CONFLICT, Case.SKELETON, reason=str(error)))
+    return plan.decisions
+
+
+def _unmerged(one: Decision, versions: Versions) -> Record:
+    """What a merged value will be, but for its content."""
+    like = versions.side(one, (one.sides or (0,))[0])
+    return Record(one.dtype, one.shape, nbytes(one.dtype, one.shape), _UNKNOWN, (), like.strides, one.views)
 
 
 def _inputs(one: Decision, versions: Versions) -> tuple[Record | None, list[Record]]:

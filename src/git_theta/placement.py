@@ -4,8 +4,7 @@ What a file says beside its parameters is merged three-way by its format (`compo
 versions, and what is done where several sides have a say.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from git_theta import checkpoint, composition, gaps, value
@@ -23,6 +22,8 @@ from git_theta.value import SourceValue
 
 __all__ = ["Skeletons", "read", "store"]
 
+Runs = Callable[[Record], Iterator[bytes | memoryview]]
+
 
 @dataclass(frozen=True, slots=True)
 class Skeletons:
@@ -33,16 +34,29 @@ class Skeletons:
     ours: Placed
     others: tuple[Placed, ...]
 
-    def merged(self, records: Mapping[str, Record]) -> Layout:
-        """The layout for the records, with the skeleton that a merge gives; raises ConflictError if it gives none."""
-        made = {layouts.format(found): found for found in (self._of(records, self.base, one) for one in self.others)}
-        if len(self.others) > 1:
-            with suppress(ConflictError):  # ours need not have a place for everything
-                unchanged = layouts.format(self._of(records, self.ours, self.ours))
-                made = {text: found for text, found in made.items() if text != unchanged} or made
-        if len(made) > 1:
+    def merged(self, records: Mapping[str, Record], runs: Runs | None = None) -> Layout:
+        """The layout for the records, with the skeleton that a merge gives; raises ConflictError if it gives none.
+
+        `runs` gives the bytes of values, which are those in the store otherwise.
+        """
+        if len(self.others) == 1:
+            return self._of(records, self.base, self.others[0], runs=runs)
+        changed = [side for side in (self.ours, *self.others) if self._is_changed(side)]
+        if len(changed) > 2:
             raise ConflictError("several sides changed what the file says beside its tensors")
-        return next(iter(made.values()))
+        first, second = (*changed, self.ours, self.ours)[:2]
+        return self._of(records, self.base, second, first, runs)
+
+    def _is_changed(self, side: Placed) -> bool:
+        """Whether a side has another skeleton than the base, but for what its values alone change."""
+        base = self.base
+        if base is None or side.manifest.parameters.keys() != base.manifest.parameters.keys():
+            return True
+        try:
+            made = self._of(base.manifest.parameters, base, side, base)
+        except ConflictError:  # it has others of the same names
+            return True
+        return layouts.format(made) != layouts.format(base.layout)
 
     def chosen(self, version: str, records: Mapping[str, Record]) -> Layout:
         """The layout for the records, with the skeleton of ours, theirs or base; raises ConflictError likewise."""
@@ -55,11 +69,15 @@ class Skeletons:
         return self._of(records, theirs, theirs, self.base if version == "base" else None)
 
     def _of(
-        self, records: Mapping[str, Record], base: Placed | None, theirs: Placed, ours: Placed | None = None
+        self,
+        records: Mapping[str, Record],
+        base: Placed | None,
+        theirs: Placed,
+        ours: Placed | None = None,
+        runs: Runs | None = None,
     ) -> Layout:
-        return composition.compose(
-            base, ours or self.ours, theirs, records, lambda record: value.runs(record, self.depot.store)
-        )
+        stored: Runs = lambda record: value.runs(record, self.depot.store)  # noqa: E731  # of a type
+        return composition.compose(base, ours or self.ours, theirs, records, runs or stored)
 
 
 def read(base: Manifest | None, sides: Sequence[Manifest], depot: Depot) -> Skeletons:

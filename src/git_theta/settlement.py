@@ -7,6 +7,7 @@ merge can be done again at any time. The choices are kept below `<git dir>/theta
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,10 +20,10 @@ from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Record
 from git_theta.merges.arrays import KINDS, decode
 from git_theta.merges.base import FLOAT
-from git_theta.names import shown
+from git_theta.names import shown, shown_path
 from git_theta.outcome import Outcome, Versions
 from git_theta.reconciliation import Merger
-from git_theta.rules import SKELETON, Rule, Rules
+from git_theta.rules import COPIES, SKELETON, Rule, Rules
 from git_theta.source import FileSource
 from git_theta.staging import Change
 from git_theta.tensor import DTYPES
@@ -30,7 +31,7 @@ from git_theta.threeway import Decision
 from git_theta.updates.stream import Stream
 from git_theta.worktree import Presence
 
-__all__ = ["Conflict", "choose", "facts", "find", "settle", "stage"]
+__all__ = ["Conflict", "choose", "facts", "find", "put", "settle", "stage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,14 @@ def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
     if not stages:
         raise InputError("it is not in conflict; to see what is: git status")
     if not {2, 3} <= stages.keys():
-        raise InputError("one side deleted it; to keep it: git add PATH; to delete it, too: git rm PATH")
+        where = shlex.quote(shown_path(path))
+        raise InputError(f"one side deleted it; to keep it: git add {where}; to delete it, too: git rm {where}")
     blobs = repository.blobs([entry.oid for entry in stages.values()], MAX_MANIFEST_BYTES)
     found = {stage: _read(blobs.get(entry.oid)) for stage, entry in stages.items()}
     ours, theirs = found[2], found[3]
     if ours is None or theirs is None:
-        raise InputError("one side is no manifest; take one: git checkout --ours (or --theirs) -- PATH")
+        where = shlex.quote(shown_path(path))
+        raise InputError(f"one side is no manifest; take one: git checkout --ours (or --theirs) -- {where}")
     oids = tuple(stages[stage].oid for stage in sorted(stages))
     choices = _load(_place(repository, path), oids)
     return Conflict(path, stages[2].mode, oids, Versions(found.get(1), ours, theirs), choices, rules)
@@ -88,6 +91,8 @@ def choose(repository: Repository, conflict: Conflict, rule: Rule) -> Conflict:
 
     Raises ConfigError where it matches no parameter.
     """
+    if rule.pattern == SKELETON and rule.strategy not in COPIES:
+        raise ConfigError(f"what is no parameter can be taken from {', '.join(COPIES)} only, not by '{rule.strategy}'")
     sides = [conflict.versions.base, conflict.versions.ours, conflict.versions.theirs]
     names = {name for side in sides if side is not None for name in side.parameters}
     Rules((rule,)).check_used([*names, SKELETON])
@@ -111,17 +116,23 @@ def settle(
 
     Raises ChangedError where something else lies there, with nothing written.
     """
+    made = merger.merge(conflict.versions, conflict.all_rules, progress)
+    put(merger, conflict, made, before)
+    return made
+
+
+def put(merger: Merger, conflict: Conflict, made: Outcome, before: Manifest) -> None:
+    """Put a result into the worktree; as `settle`, which see."""
     place = worktree.locate(merger.repository, conflict.path)
     seen = worktree.stamp(place)
-    made = merger.merge(conflict.versions, conflict.all_rules, progress)
-    _check_left(merger, place, before)
-    if made.manifest != before or worktree.look(place) is Presence.MISSING:
+    # Where the merge failed altogether, it left ours.
+    left = _left(merger, conflict, place, [made.manifest, before, conflict.versions.ours])
+    if left != made.manifest:
         if worktree.look(place) is Presence.MANIFEST:
             _write_text(merger, place, manifest.format(made.manifest), conflict.mode)
         else:
             worktree.put(made.manifest, place, merger.depot, seen=seen, executable=conflict.mode == "100755")
     reconciliation.write_report(merger.repository, conflict.path, conflict.versions, made)
-    return made
 
 
 def _write_text(merger: Merger, place: Path, text: bytes, mode: str) -> None:
@@ -133,30 +144,35 @@ def _write_text(merger: Merger, place: Path, text: bytes, mode: str) -> None:
         file.write(text)
 
 
-def _check_left(merger: Merger, place: Path, before: Manifest) -> None:
-    """Raise ChangedError unless the file is gone, or is what the merge left."""
-    left = (
-        "it is not what the merge left there; to keep it as it is: git add PATH; to begin anew: git checkout -m -- PATH"
-    )
+def _left(merger: Merger, conflict: Conflict, place: Path, known: Sequence[Manifest]) -> Manifest | None:
+    """Which of the known versions the file is; None where it is gone. Raises ChangedError for any other."""
+    found = None
     match worktree.look(place):
         case Presence.MISSING:
-            return
+            return None
         case Presence.MANIFEST:
-            if _read(place.read_bytes()) != before:
-                raise ChangedError(left)
+            text = _read(place.read_bytes())
+            found = next((one for one in known if one == text), None)
         case _:
             fd = os.open(place, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             try:
-                if not rebuild.holds(FileSource(fd, shown(place.name)), before, merger.depot):
-                    raise ChangedError(left)
+                source = FileSource(fd, shown(place.name))
+                found = next((one for one in known if rebuild.holds(source, one, merger.depot)), None)
             finally:
                 os.close(fd)
+    if found is None:
+        path = shlex.quote(shown_path(conflict.path))
+        raise ChangedError(
+            f"it is not what the merge left there; to keep it as it is: git add {path}; "
+            f"to begin anew: git checkout -m -- {path}"
+        )
+    return found
 
 
 def stage(merger: Merger, conflict: Conflict, made: Outcome) -> None:
-    """Stage a result that has no conflicts, and forget the choices."""
+    """Stage a result that has no conflicts, which lies in the worktree, and forget the choices."""
     place = worktree.locate(merger.repository, conflict.path)
-    _check_left(merger, place, made.manifest)
+    _left(merger, conflict, place, [made.manifest])
     status = place.lstat() if place.exists() else None
     entry = IndexEntry(conflict.path, conflict.mode, "")
     staging.stage(merger.repository, [Change(entry, manifest.format(made.manifest), status)])

@@ -7,6 +7,7 @@ same folder, and `metadata.total_size` in bytes. Source: `split_torch_state_dict
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from git_theta import jsontext, names
 from git_theta.errors import ConflictError
@@ -72,7 +73,11 @@ def regenerate(indexes: Sequence[Index], shards: Mapping[str, Manifest]) -> Inde
                 weight_map[key] = file
     others = dict(indexes[0].others)
     metadata = others.get("metadata")
-    if isinstance(metadata, dict) and "total_size" in metadata:
-        size = sum(record.size for manifest in shards.values() for record in manifest.parameters.values())
-        others["metadata"] = {**metadata, "total_size": size}
+    if isinstance(metadata, dict):
+        records = [record for manifest in shards.values() for record in manifest.parameters.values()]
+        totals = {
+            "total_size": sum(record.size for record in records),
+            "total_parameters": sum(prod(record.shape) for record in records),
+        }
+        others["metadata"] = {**metadata, **{key: total for key, total in totals.items() if key in metadata}}
     return Index(weight_map, others)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from tests.git.test_merge import LARGE, MERGED, NAME, OURS, THEIRS, arrays, branched, content
 from tests.repositories import Repo
@@ -69,6 +70,17 @@ def test_a_look_ahead_at_conflicts(repo: Repo) -> None:
     assert "and its shape" in done.out
 
 
+def test_a_look_ahead_at_what_is_no_parameter(repo: Repo) -> None:
+    def save(step: str, plus: float) -> bytes:
+        return safetensors.numpy.save({"a": LARGE + np.float32(plus)}, {"step": step})
+
+    branched(repo, save("1", 0), save("2", 1), save("3", 2))
+    done = repo.theta("merge", "--plan", "other")
+    assert done.code == 1
+    assert "both sides changed the metadata 'step'" in done.out
+    assert repo.theta("merge", "--plan", "other", "-s", "ours", "--param", "~skeleton").code == 0
+
+
 def test_what_only_one_side_changed_is_gits_own_affair(diverged: Repo) -> None:
     diverged.git("checkout", "--quiet", "main~1")
     assert diverged.ok("merge", "--plan", "other").startswith("no checkpoint was changed on both sides")
@@ -109,6 +121,9 @@ def test_what_cannot_be_done(diverged: Repo) -> None:
     assert "there is no option 'densty'" in diverged.fails(3, "merge", "other", "-s", "ties", "--set", "densty=1")
     assert "density" in diverged.fails(3, "merge", "other", "-s", "ties", "--set", "density=7")
     assert "matches no parameter" in diverged.fails(3, "merge", "other", "-s", "ties", "--param", "zzz")
+    assert "has 3 numbers, and there are 2 sides" in diverged.fails(
+        3, "merge", "other", "-s", "average", "--set", "weights=1,2,3"
+    )
     assert "nowhere: no such branch" in diverged.fails(3, "merge", "nowhere")
     assert "there is no file 'x'" in diverged.fails(3, "merge", "other", "-s", "ties", "--file", "x=y")
     assert diverged.theta("merge", "other", "--set", "density=1").code == 2

@@ -113,6 +113,20 @@ def test_a_later_pattern_leaves_earlier_answers_alone(torn: Repo) -> None:
     assert torn.git("status", "--porcelain") == f"M  {NAME}\n"
 
 
+def test_a_merge_that_failed_altogether_is_done_later(repo: Repo) -> None:
+    branched(repo, content(), content(a__weight=LARGE + 1), content(a__weight=LARGE + 4))
+    done = repo.run_git("merge", "--no-edit", "other", GIT_THETA_MERGE_STRATEGY="tiess")
+    assert (done.code, "not merged, ours is kept" in done.err) == (1, True)
+    repo.ok("resolve", NAME, "--continue")
+    assert arrays(repo)["a.weight"].tobytes() == MEAN.tobytes()
+    assert repo.git("status", "--porcelain") == f"M  {NAME}\n"
+
+
+def test_what_is_no_parameter_is_taken_from_a_side(torn: Repo) -> None:
+    said = torn.fails(3, "resolve", NAME, "--param", "~skeleton", "--strategy", "average")
+    assert "from ours, theirs, base only" in said
+
+
 def test_git_mergetool_asks_as_well(torn: Repo) -> None:
     done = torn.answer(b"t\no\n", "git", "mergetool", "--tool=theta", "--no-prompt")
     assert done.code == 0, done

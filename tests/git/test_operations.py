@@ -306,7 +306,7 @@ def test_patch_mode_takes_or_leaves_lines_of_the_manifest(tracked: Repo) -> None
 def test_diff_and_log_show_the_changed_lines(tracked: Repo) -> None:
     tracked.write("large.st", changed_layer(2))
     before = tracked.objects()
-    rows = tracked.git("diff", "large.st").splitlines()
+    rows = tracked.git("diff", "--no-ext-diff", "large.st").splitlines()
     assert len(tracked.objects()) == len(before) + 1
     assert [row[:18] for row in rows if row.startswith(('-"l', '+"l'))] == ['-"layer.2.weight":', '+"layer.2.weight":']
     tracked.commit()

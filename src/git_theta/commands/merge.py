@@ -1,7 +1,8 @@
 """`git theta merge`: a merge with a strategy of its own, a look at what a merge would do, or of several branches."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -9,7 +10,7 @@ import click
 from git_theta import git
 from git_theta.commands import merging, output
 from git_theta.commands.place import Place, open_place
-from git_theta.errors import ConflictError
+from git_theta.errors import ConflictError, DataError
 from git_theta.names import shown, shown_path
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def command(
     found = list(joining.files(place.repository, joined))
     plans = _plans(found, chosen, merging.rules(place, [file.path for file in found]) if found else {})
     if only_plan:
-        return _print_plan(plans, as_json=as_json)
+        return _print_plan(_looked_at(place, plans), as_json=as_json)
     if len(joined.others) > 1:
         return _merge_all(place, joined, branch, plans, message)
     return _merge(place, branch[0], chosen, plans, message)
@@ -90,8 +91,12 @@ class _Planned:
 
 
 def _plans(found: Sequence["File"], chosen: Sequence["Rule"], rules: Mapping[bytes, "Rules"]) -> list[_Planned]:
-    """What would become of each file; raises ConfigError for a rule of this merge that matches nothing anywhere."""
+    """What would become of each file.
+
+    Raises ConfigError for a rule of this merge that matches nothing anywhere, or has weights for other than its sides.
+    """
     from git_theta import reconciliation
+    from git_theta.merges.base import Options
     from git_theta.rules import SKELETON, Rules
 
     names = {SKELETON}
@@ -100,8 +105,25 @@ def _plans(found: Sequence["File"], chosen: Sequence["Rule"], rules: Mapping[byt
         names.update(*(side.parameters for side in file.versions.sides))
         ordered = Rules((*chosen, *rules[file.path].rules))
         made.append(_Planned(file, ordered, reconciliation.plan(file.versions, ordered)))
+        for one in made[-1].plan.merged:
+            if "weights" in one.options:
+                Options(one.options).weights(len(one.sides or (0, 1)))
     if found:
         Rules(tuple(chosen)).check_used(names)
+    return made
+
+
+def _looked_at(place: Place, plans: Sequence[_Planned]) -> list[_Planned]:
+    """The plans with conflicts in what the files say beside their parameters, where their layouts are here."""
+    from git_theta import outcome
+
+    made = []
+    with merging.merger(place) as merger:
+        for one in plans:
+            decisions = one.plan.decisions
+            with suppress(DataError):  # without them, what the manifests tell is what can be told
+                decisions = outcome.outlook(one.plan, one.file.versions, one.rules, merger.depot)
+            made.append(replace(one, plan=replace(one.plan, decisions=decisions)))
     return made
 
 

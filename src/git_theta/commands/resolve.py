@@ -124,6 +124,7 @@ class _Session:
 
         conflicts = self.made.conflicts
         if not conflicts:
+            settlement.put(self.merger, self.conflict, self.made, self.made.manifest)
             settlement.stage(self.merger, self.conflict, self.made)
             print(f"{shown_path(self.path)}: nothing is undecided any more; staged")
             for index in merging.reindex(self.place, [self.conflict.path]):
