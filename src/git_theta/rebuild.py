@@ -26,7 +26,6 @@ from git_theta.value import BUFFERED_BYTES, SourceValue
 __all__ = ["holds", "is_same", "naming", "read_layout", "runs", "write", "write_at"]
 
 GROUP_BYTES = 4 * 2**20
-SMALL_BYTES = 64 * 2**10
 AHEAD_BYTES = 64 * 2**20
 WRITE_BYTES = 64 * 2**10
 
@@ -106,21 +105,15 @@ def holds(source: Source, manifest: Manifest, depot: Depot) -> bool:
 def runs(manifest: Manifest, layout: Layout, depot: Depot) -> Iterator[Run]:
     """The bytes of the file, in order; small groups are rebuilt ahead in threads, large values one run ahead."""
     threads = depot.settings.thread_count
-    waiting: deque[tuple[_Group, Future[list[Run]] | None]] = deque()
-
-    def is_far() -> bool:
-        """Whether enough is dealt with ahead; what lies between the tensors of an archive is no work."""
-        busy = sum(group.size > SMALL_BYTES for group, _ in waiting)
-        return busy > threads + 1 or sum(group.size for group, future in waiting if future) > AHEAD_BYTES
-
+    waiting: deque[tuple[int, Future[list[Run]] | _Group]] = deque()
     with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as reader:
         for group in [*_groups(manifest, layout), None]:
             if group is not None:
                 large = group.size > BUFFERED_BYTES
-                waiting.append((group, None if large else pool.submit(_collect, group, depot)))
-            while waiting and (group is None or is_far()):
-                first, future = waiting.popleft()
-                yield from _ahead(_group_runs(first, depot), reader) if future is None else future.result()
+                waiting.append((0, group) if large else (group.size, pool.submit(_collect, group, depot)))
+            while waiting and (group is None or len(waiting) > threads + 1 or sum(n for n, _ in waiting) > AHEAD_BYTES):
+                _, first = waiting.popleft()
+                yield from _ahead(_group_runs(first, depot), reader) if isinstance(first, _Group) else first.result()
 
 
 def write(
