@@ -126,14 +126,10 @@ def _fail(message: str, code: int) -> int:
 
 
 def _log() -> str:
+    from git_theta import git
     from git_theta.buglog import write_log
-    from git_theta.git import discover
 
-    try:
-        theta_dir = discover().theta_dir
-    except (ThetaError, OSError):
-        theta_dir = None
-    return write_log(theta_dir)
+    return write_log(git.theta_dir())
 
 
 if __name__ == "__main__":

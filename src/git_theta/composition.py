@@ -5,18 +5,17 @@ comes of it is read again by the format: a file that does not hold just what was
 """
 
 import zlib
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from git_theta import layout as layouts
 from git_theta import plugins
 from git_theta.checkpoint import segment
-from git_theta.errors import ChangedError, ConflictError, FormatError
+from git_theta.errors import ConflictError, FormatError
 from git_theta.formats.base import Composer, Piece, Sealed, Span, Version, Versions, Wanted, whole, winner
 from git_theta.layout import Layout, Part
 from git_theta.manifest import Manifest, Record
+from git_theta.outline import Outline
 from git_theta.source import Source
 
 __all__ = ["Placed", "compose"]
@@ -57,7 +56,7 @@ def compose(
                 crc = zlib.crc32(run, crc)
         return crc
 
-    used: object = next((found for found in plugins.formats() if found.name == format_name), None)
+    used: object = plugins.format(format_name)
     try:
         if isinstance(used, Composer):
             pieces = used.compose(versions, wanted, checksum)
@@ -72,34 +71,6 @@ def compose(
     return made
 
 
-class _Outline:
-    """The bytes of a file without its values, which read as zeros; a `Source`."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._parts = layout.parts
-        self._starts = [0, *accumulate(part.size for part in layout.parts)]
-        self._places = [0, *accumulate(0 if part.name else part.size for part in layout.parts)]
-        self._skeleton = layout.skeleton
-        self.size = layout.size
-
-    def read(self, offset: int, size: int) -> bytes:
-        size = max(0, min(size, self.size - offset))
-        data = bytearray(size)
-        index = bisect_right(self._starts, offset) - 1
-        while index < len(self._parts) and self._starts[index] < offset + size:
-            start, end = max(offset, self._starts[index]), min(offset + size, self._starts[index + 1])
-            if self._parts[index].name is None and start < end:
-                at = self._places[index] + start - self._starts[index]
-                data[start - offset : end - offset] = self._skeleton[at : at + end - start]
-            index += 1
-        return bytes(data)
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        if offset + len(buffer) > self.size:
-            raise ChangedError(f"{len(buffer)} bytes at {offset} of {self.size}")
-        buffer[:] = self.read(offset, len(buffer))
-
-
 def _version(placed: Placed) -> Version:
     parameters = placed.manifest.parameters
     spans = []
@@ -108,7 +79,7 @@ def _version(placed: Placed) -> Version:
         if part.name is not None:
             spans.append(_span(part.name, parameters[part.name], end))
         end += part.size
-    return Version(_Outline(placed.layout), spans, {name: record.digest for name, record in parameters.items()})
+    return Version(Outline(placed.layout), spans, {name: record.digest for name, record in parameters.items()})
 
 
 def _span(name: str, record: Record, offset: int = 0) -> Span:
@@ -140,7 +111,7 @@ def _layout(pieces: Sequence[Piece], records: Mapping[str, Record]) -> Layout:
 
 def _check(made: Layout, format_name: str, records: Mapping[str, Record]) -> None:
     """Raise ConflictError unless the format finds in the new file what it is to hold, where it is to hold it."""
-    source: Source = _Outline(made)
+    source: Source = Outline(made)
     found, spans = segment(source)
     spans = tuple(span for span in spans if span.name in records or not span.name.startswith("~bytes"))
     wanted = {

@@ -130,9 +130,13 @@ class Repository:
             values[key.lower()] = value if equals else None
         return values
 
-    def index(self, paths: Iterable[bytes] = ()) -> list[IndexEntry]:
-        """The entries of the index at or below `paths`, or all; unmerged ones are left out."""
-        listing = self.git("ls-files", "-s", "-t", "-z", "--", *map(os.fsdecode, paths))
+    def index(self, paths: Iterable[bytes] = (), environ: Mapping[str, str] | None = None) -> list[IndexEntry]:
+        """The entries of the index at or below `paths`, or all; unmerged ones are left out.
+
+        `environ` may name another index.
+        """
+        words = ["--literal-pathspecs", "ls-files", "-s", "-t", "-z", "--", *map(os.fsdecode, paths)]
+        listing = run(words, cwd=self.base, environ=environ)
         entries = []
         for row in listing.split(b"\0")[:-1]:
             head, _, path = row.partition(b"\t")
@@ -393,6 +397,14 @@ class Repository:
         listing = self.git("check-attr", "-z", "--stdin", attribute, stdin=b"".join(path + b"\0" for path in paths))
         fields = listing.split(b"\0")[:-1]
         return {fields[i]: fields[i + 2].decode("utf-8", "replace") for i in range(0, len(fields), 3)}
+
+
+def theta_dir() -> Path | None:
+    """Where Git-Theta keeps what is kept for the repository around this process; None outside of one."""
+    try:
+        return discover().theta_dir
+    except (RepositoryError, OSError):
+        return None
 
 
 def version() -> tuple[int, int]:

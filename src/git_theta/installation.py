@@ -20,13 +20,15 @@ __all__ = ["DEFAULT_SCOPE", "PROCESS_KEY", "SCOPES", "install", "is_installed", 
 PROCESS_KEY = "filter.theta.process"
 SCOPES = ("global", "local", "system", "worktree")
 DEFAULT_SCOPE = "global"
-_FILTER, _DRIVER, _CLI = "git-theta-filter", "git-theta-merge", "git-theta"
-_DIFF_KEY = "diff.theta.command"
-_TOOL_KEY = "mergetool.theta.cmd"
-_DRIVER_KEY = "merge.theta.driver"
-_DRIVER_ARGUMENTS = "%O %A %B %P %S %X %Y"  # the last three are names of the sides, as they stand in Git before 2.44
 
-
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    PROCESS_KEY: ("git-theta-filter", ""),
+    # The last three are names of the sides, and stand there as they are in Git before 2.44.
+    "merge.theta.driver": ("git-theta-merge", " %O %A %B %P %S %X %Y"),
+    "diff.theta.command": ("git-theta", " diff-driver"),
+    "mergetool.theta.cmd": ("git-theta", ' resolve --interactive "$MERGED"'),
+}
+"""Settings that start a script of ours: its name, and what stands behind it."""
 _FIXED: Mapping[str, str] = {
     # Without it, Git would store the checkpoint itself whenever the filter cannot run.
     "filter.theta.required": "true",
@@ -38,13 +40,7 @@ _FIXED: Mapping[str, str] = {
 
 def settings() -> Mapping[str, str]:
     """The keys and the values that `install` gives them."""
-    return {
-        PROCESS_KEY: _command(_FILTER),
-        **_FIXED,
-        _DRIVER_KEY: f"{_command(_DRIVER)} {_DRIVER_ARGUMENTS}",
-        _DIFF_KEY: f"{_command(_CLI)} diff-driver",
-        _TOOL_KEY: f'{_command(_CLI)} resolve --interactive "$MERGED"',
-    }
+    return {**{key: _command(script) + words for key, (script, words) in _COMMANDS.items()}, **_FIXED}
 
 
 def install(scope: str, cwd: Path) -> bool:
@@ -60,7 +56,7 @@ def install(scope: str, cwd: Path) -> bool:
 def uninstall(scope: str, cwd: Path) -> bool:
     """Remove the settings from the configuration of a scope; whether there were any."""
     changed = False
-    for key in (PROCESS_KEY, *_FIXED, _DRIVER_KEY, _DIFF_KEY, _TOOL_KEY):
+    for key in (*_COMMANDS, *_FIXED):
         if _values(scope, key, cwd):
             # Git removes the section with its last key, unless someone has left a comment there.
             git.run(["config", f"--{scope}", "--unset-all", key], cwd=cwd)

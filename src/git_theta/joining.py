@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from git_theta import git, tracked
 from git_theta.errors import ConflictError, InputError, RepositoryError
-from git_theta.git import IndexEntry, Repository
-from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.git import Repository
+from git_theta.manifest import MAX_MANIFEST_BYTES
 from git_theta.names import shown_path
 from git_theta.outcome import Versions
 from git_theta.threeway import Decision
@@ -70,14 +70,10 @@ def files(repository: Repository, joined: Branches) -> Iterator[File]:
         if len(set(oids) - {old}) < 2 or not all(oids):
             continue
         blobs = repository.blobs([oid for oid in dict.fromkeys([old, *oids]) if oid], MAX_MANIFEST_BYTES)
-        found = [_read(blobs.get(oid)) for oid in oids]
+        found = [tracked.manifest_in(blobs.get(oid)) for oid in oids]
         present = [side for side in found if side is not None]
         if len(present) == len(found):
-            yield File(path, Versions(_read(blobs.get(old)), present[0], present[1], tuple(present[2:])))
-
-
-def _read(blob: bytes | None) -> Manifest | None:
-    return None if blob is None else tracked.read(blob)[1]
+            yield File(path, Versions(tracked.manifest_in(blobs.get(old)), present[0], present[1], tuple(present[2:])))
 
 
 def _changed(repository: Repository, base: str | None, commit: str) -> dict[bytes, tuple[str, str]]:
@@ -119,23 +115,22 @@ def octopus(repository: Repository, joined: Branches, merged: Mapping[bytes, byt
     if git.version() < _MERGE_TREE:
         raise RepositoryError("several branches at once need Git 2.38 or newer; merge one after the other")
     # Git merges two commits at a time. Where both have what is merged already, it has nothing to do.
-    current = _putting(repository, joined.head, merged)
+    oids = dict(zip(merged, repository.write_blobs(merged.values(), loose=True), strict=True))
+    current = _putting(repository, joined.head, oids)
     for other in joined.others:
-        side = _putting(repository, other, merged)
+        side = _putting(repository, other, oids)
         current = _commit(repository, _merge_tree(repository, current, side), [current, side], "on the way")
     return _commit(repository, f"{current}^{{tree}}", [joined.head, *joined.others], message)
 
 
-def _putting(repository: Repository, commit: str, merged: Mapping[bytes, bytes]) -> str:
-    """A commit upon this one, in which these paths have these texts."""
+def _putting(repository: Repository, commit: str, oids: Mapping[bytes, str]) -> str:
+    """A commit upon this one, in which these paths have these blobs."""
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = {"GIT_INDEX_FILE": os.path.join(folder, "index")}  # noqa: PTH118  # a string for the environment
         base = repository.base
         git.run(["read-tree", commit], cwd=base, environ=environ)
-        modes = {entry.path: entry.mode for entry in _entries(repository, environ)}
-        rows = [
-            f"{modes[path]} {repository.write_blob(text)}\t".encode() + path + b"\0" for path, text in merged.items()
-        ]
+        modes = {entry.path: entry.mode for entry in repository.index(oids, environ)}
+        rows = [f"{modes[path]} {oid}\t".encode() + path + b"\0" for path, oid in oids.items()]
         git.run(["update-index", "-z", "--index-info"], cwd=base, stdin=b"".join(rows), environ=environ)
         tree = git.run(["write-tree"], cwd=base, environ=environ).decode().strip()
     return _commit(repository, tree, [commit], "on the way")
@@ -152,16 +147,6 @@ def _merge_tree(repository: Repository, ours: str, theirs: str) -> str:
             "merge one after the other"
         )
     return tree.decode()
-
-
-def _entries(repository: Repository, environ: Mapping[str, str]) -> list[IndexEntry]:
-    rows = git.run(["ls-files", "--stage", "-z"], cwd=repository.base, environ=environ).split(b"\0")[:-1]
-    entries = []
-    for row in rows:
-        head, _, path = row.partition(b"\t")
-        mode, oid, _stage = head.decode().split(" ")
-        entries.append(IndexEntry(path, mode, oid))
-    return entries
 
 
 def _commit(repository: Repository, tree: str, parents: Sequence[str], message: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from git_theta.merges.base import Merge
 
-__all__ = ["FORMATS_GROUP", "MERGES_GROUP", "UPDATES_GROUP", "formats", "merge", "merges", "update"]
+__all__ = ["FORMATS_GROUP", "MERGES_GROUP", "UPDATES_GROUP", "format", "formats", "merge", "merges", "update"]
 
 FORMATS_GROUP = "git_theta.formats"
 UPDATES_GROUP = "git_theta.updates"
@@ -42,6 +42,11 @@ def formats() -> Iterator[Format]:
         loaded = _load(FORMATS_GROUP, name)
         if loaded is not None:
             yield cast(Format, loaded)
+
+
+def format(name: str) -> Format | None:
+    """The format of this name; None where none is installed."""
+    return next((found for found in formats() if found.name == name), None)
 
 
 def update(name: str) -> Update:

@@ -25,7 +25,7 @@ from git_theta.tensor import Tensor
 from git_theta.tensorfile import TensorFile
 from git_theta.threeway import Action, Case, Decision, Plan
 
-__all__ = ["Merger", "plan", "remedies", "report_place", "rows", "write_report"]
+__all__ = ["Merger", "plan", "remedies", "report_place", "rows", "write_down", "write_report"]
 
 MOST_SHOWN = 20
 _VERSION = 1
@@ -132,11 +132,16 @@ def write_report(repository: Repository, path: bytes, versions: Versions, made: 
         "decisions": rows(made.decisions),
     }
     place = report_place(repository, path)
+    write_down(place, document)
+    return place
+
+
+def write_down(place: Path, document: Mapping[str, object]) -> None:
+    """Put a document in a file's place, all of it or none."""
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="ascii")
     temporary.replace(place)
-    return place
 
 
 def rows(decisions: Sequence[Decision]) -> list[Mapping[str, object]]:

@@ -54,11 +54,7 @@ def _reindexed(repository: Repository, path: bytes, entries: dict[bytes, IndexEn
     if path in entries and (not place.exists() or place.read_bytes() != texts[oids[0]]):
         return False
     mode = entries[path].mode if path in entries else _sides(repository, path)[0].mode
-    with (
-        worktree.replacing(place, worktree.file_mode(mode == "100755")) as fd,
-        os.fdopen(fd, "wb", closefd=False) as file,
-    ):
-        file.write(shards.format(made))
+    worktree.write(place, shards.format(made), executable=mode == "100755")
     repository.stage(path)
     return True
 
@@ -71,5 +67,5 @@ def _sides(repository: Repository, path: bytes) -> list[IndexEntry]:
 def _manifests(repository: Repository, entries: dict[str, IndexEntry]) -> dict[str, Manifest]:
     """Those of the files that are checkpoints which Git-Theta keeps."""
     blobs = repository.blobs([entry.oid for entry in entries.values()], MAX_MANIFEST_BYTES)
-    found = {file: tracked.read(blobs[entry.oid])[1] for file, entry in entries.items() if entry.oid in blobs}
+    found = {file: tracked.manifest_in(blobs.get(entry.oid)) for file, entry in entries.items()}
     return {file: manifest for file, manifest in found.items() if manifest is not None}

@@ -4,16 +4,16 @@ Read from the layout, which has the bytes between the parameters; no value is lo
 Where the bytes are of another kind, or are not what the format says, there is nothing.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import islice
 
 from git_theta import jsontext, names
 from git_theta.errors import ChangedError, FormatError
 from git_theta.formats import archive, inert_pickle
 from git_theta.formats.inert_pickle import Pairs, Record
 from git_theta.layout import Layout
+from git_theta.outline import Outline
 
 __all__ = ["Difference", "Scalar", "Scalars", "differences", "read"]
 
@@ -48,7 +48,7 @@ def _of_header(layout: Layout) -> Scalars:
 
 def _of_archive(layout: Layout) -> Scalars:
     """The scalars of the archive's pickle, each named by its path as a tensor would be."""
-    source = _Skeleton(layout)
+    source = Outline(layout)
     for entry in archive.read(source):
         if entry.name.rpartition("/")[2] == _PICKLE and entry.method == archive.STORED:
             if entry.size > inert_pickle.MAX_SIZE_BYTES or not source.has(entry.offset, entry.size):
@@ -90,43 +90,6 @@ def _children(node: object) -> Iterator[tuple[str | int, object]]:
 
 def _named(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[str | int, object]]:
     return ((key, child) for key, child in pairs if isinstance(key, str | int))
-
-
-class _Skeleton:
-    """A source of a file without its parameters, whose bytes are zeros; a `Source` (source.py)."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._ends = list(accumulate(part.size for part in layout.parts))
-        lengths = (part.size if part.name is None else 0 for part in layout.parts)
-        self._skeleton_ends = list(accumulate(lengths))
-        self.size = layout.size
-
-    def has(self, offset: int, size: int) -> bool:
-        """Whether all of these bytes are skeleton."""
-        return all(part_name is None for part_name, _, _ in self._runs(offset, size))
-
-    def read(self, offset: int, size: int) -> bytes:
-        size = max(0, min(size, self.size - offset))
-        skeleton = self._layout.skeleton
-        return b"".join(
-            bytes(count) if name is not None else skeleton[start : start + count]
-            for name, start, count in self._runs(offset, size)
-        )
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        data = self.read(offset, len(buffer))
-        if len(data) != len(buffer):
-            raise ChangedError(f"{len(buffer)} bytes at {offset} of {self.size}")
-        buffer[:] = data
-
-    def _runs(self, offset: int, size: int) -> Iterator[tuple[str | None, int, int]]:
-        """What lies there, part by part: the part's name, where its bytes begin in the skeleton, and how many."""
-        index = bisect_right(self._ends, offset)
-        while size > 0 and index < len(self._ends):
-            count = min(size, self._ends[index] - offset)
-            yield self._layout.parts[index].name, self._skeleton_ends[index] - (self._ends[index] - offset), count
-            offset, size, index = offset + count, size - count, index + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ merge can be done again at any time. The choices are kept below `<git dir>/theta
 """
 
 import json
-import math
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from git_theta import manifest, rebuild, reconciliation, rulebook, staging, tracked, value, worktree
+from git_theta import manifest, rebuild, reconciliation, rulebook, staging, tracked, worktree
 from git_theta.depot import Depot
 from git_theta.errors import ChangedError, ConfigError, DataError, InputError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Record
-from git_theta.merges.arrays import KINDS, decode
+from git_theta.merges.arrays import KINDS
 from git_theta.merges.base import FLOAT
 from git_theta.names import shown, shown_path
 from git_theta.outcome import Outcome, Versions
@@ -26,9 +25,9 @@ from git_theta.reconciliation import Merger
 from git_theta.rules import COPIES, SKELETON, Rule, Rules
 from git_theta.source import FileSource
 from git_theta.staging import Change
-from git_theta.tensor import DTYPES
+from git_theta.statistics import are_comparable, measure
 from git_theta.threeway import Decision
-from git_theta.updates.stream import Stream
+from git_theta.versions import StoredValues
 from git_theta.worktree import Presence
 
 __all__ = ["Conflict", "choose", "facts", "find", "put", "settle", "stage"]
@@ -59,7 +58,7 @@ def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
         where = shlex.quote(shown_path(path))
         raise InputError(f"one side deleted it; to keep it: git add {where}; to delete it, too: git rm {where}")
     blobs = repository.blobs([entry.oid for entry in stages.values()], MAX_MANIFEST_BYTES)
-    found = {stage: _read(blobs.get(entry.oid)) for stage, entry in stages.items()}
+    found = {stage: tracked.manifest_in(blobs.get(entry.oid)) for stage, entry in stages.items()}
     ours, theirs = found[2], found[3]
     if ours is None or theirs is None:
         where = shlex.quote(shown_path(path))
@@ -67,10 +66,6 @@ def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
     oids = tuple(stages[stage].oid for stage in sorted(stages))
     choices = _load(_place(repository, path), oids)
     return Conflict(path, stages[2].mode, oids, Versions(found.get(1), ours, theirs), choices, rules)
-
-
-def _read(blob: bytes | None) -> Manifest | None:
-    return None if blob is None else tracked.read(blob)[1]
 
 
 def _place(repository: Repository, path: bytes) -> Path:
@@ -97,12 +92,8 @@ def choose(repository: Repository, conflict: Conflict, rule: Rule) -> Conflict:
     names = {name for side in sides if side is not None for name in side.parameters}
     Rules((rule,)).check_used([*names, SKELETON])
     made = replace(conflict, choices=(rule, *conflict.choices))
-    place = _place(repository, conflict.path)
-    place.parent.mkdir(parents=True, exist_ok=True)
     document = {"oids": list(conflict.oids), "rules": rulebook.format_environment(made.choices)}
-    temporary = place.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(document), encoding="utf-8")
-    temporary.replace(place)
+    reconciliation.write_down(_place(repository, conflict.path), document)
     return made
 
 
@@ -129,19 +120,11 @@ def put(merger: Merger, conflict: Conflict, made: Outcome, before: Manifest) -> 
     left = _left(merger, conflict, place, [made.manifest, before, conflict.versions.ours])
     if left != made.manifest:
         if worktree.look(place) is Presence.MANIFEST:
-            _write_text(merger, place, manifest.format(made.manifest), conflict.mode)
+            text, folder = manifest.format(made.manifest), merger.depot.store.root / "tmp"
+            worktree.write(place, text, executable=conflict.mode == "100755", folder=folder)
         else:
             worktree.put(made.manifest, place, merger.depot, seen=seen, executable=conflict.mode == "100755")
     reconciliation.write_report(merger.repository, conflict.path, conflict.versions, made)
-
-
-def _write_text(merger: Merger, place: Path, text: bytes, mode: str) -> None:
-    folder = merger.depot.store.root / "tmp"
-    with (
-        worktree.replacing(place, worktree.file_mode(mode == "100755"), folder) as fd,
-        os.fdopen(fd, "wb", closefd=False) as file,
-    ):
-        file.write(text)
 
 
 def _left(merger: Merger, conflict: Conflict, place: Path, known: Sequence[Manifest]) -> Manifest | None:
@@ -151,7 +134,7 @@ def _left(merger: Merger, conflict: Conflict, place: Path, known: Sequence[Manif
         case Presence.MISSING:
             return None
         case Presence.MANIFEST:
-            text = _read(place.read_bytes())
+            text = tracked.manifest_in(place.read_bytes())
             found = next((one for one in known if one == text), None)
         case _:
             fd = os.open(place, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -196,20 +179,12 @@ def facts(conflict: Conflict, one: Decision, depot: Depot) -> Iterator[tuple[str
 
 def _distance(base: Record, side: Record, depot: Depot) -> float | None:
     """How far two values of floats are apart; None for others, and where one of them is not on this machine."""
-    import numpy as np
-
-    kinds = {KINDS.get(base.dtype), KINDS.get(side.dtype)}
-    if kinds != {FLOAT} or base.shape != side.shape:
+    if {KINDS.get(base.dtype), KINDS.get(side.dtype)} != {FLOAT} or base.shape != side.shape:
         return None
-    total = 0.0
-    step = 2**20
+    if not are_comparable(base, side):
+        return None
+    values = StoredValues(depot.store)
     try:
-        streams = [Stream(one.dtype, one.shape, one.size, value.runs(one, depot.store)) for one in (base, side)]
-        for start in range(0, side.size, step * DTYPES[side.dtype].word):
-            count = min(step, side.size // DTYPES[side.dtype].word - start // DTYPES[side.dtype].word)
-            old, new = (decode(one.take(count * DTYPES[one.dtype].word), one.dtype, wide=True) for one in streams)
-            with np.errstate(all="ignore"):
-                total += float(np.square(new - old).sum())
+        return measure(base, side, values, values).change
     except DataError:
         return None
-    return math.sqrt(total) if math.isfinite(total) else total

@@ -40,7 +40,7 @@ def write(
     """
     changed = sorted((span for span in spans if span.name in values), key=lambda span: span.offset)
     _fill(fd, _spliced(source, changed, values), progress)
-    sealed: object = next((found for found in plugins.formats() if found.name == format_name), None)
+    sealed: object = plugins.format(format_name)
     if isinstance(sealed, Sealed):
         made = FileSource(fd, "the new file")
         for offset, data in list(sealed.mended(made, [(span.offset, span.size) for span in changed])):

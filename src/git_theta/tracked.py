@@ -9,7 +9,7 @@ from git_theta.errors import ManifestError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 
-__all__ = ["FILTER", "Kind", "TrackedFile", "chosen", "entries", "find", "means_manifest", "read"]
+__all__ = ["FILTER", "Kind", "TrackedFile", "chosen", "entries", "find", "manifest_in", "means_manifest", "read"]
 
 FILTER = "theta"
 _FILE_MODES = ("100644", "100755")
@@ -80,6 +80,11 @@ def _read_all(repository: Repository, rows: Sequence[IndexEntry], sizes: dict[st
 def means_manifest(content: bytes) -> bool:
     """Whether content is a manifest, or meant to be one."""
     return manifest.starts_like(content) or manifest.looks_like(content)
+
+
+def manifest_in(content: bytes | None) -> Manifest | None:
+    """The manifest that content is; None where it is none, or cannot be used, or where there is no content."""
+    return None if content is None else read(content)[1]
 
 
 def read(content: bytes) -> tuple[Kind, Manifest | None, str]:

@@ -26,7 +26,7 @@ from git_theta.tracked import Kind
 from git_theta.updates.base import CHUNK_BYTES, Described
 from git_theta.value import SourceValue, digest_of
 
-__all__ = ["Version", "of_blob", "of_file", "of_manifest"]
+__all__ = ["StoredValues", "Version", "of_blob", "of_file", "of_manifest"]
 
 _HEAD_BYTES = 65536
 _LONGEST_DESCRIPTION = 30

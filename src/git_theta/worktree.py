@@ -38,6 +38,7 @@ __all__ = [
     "replacing",
     "settling",
     "stamp",
+    "write",
 ]
 
 _HEAD_BYTES = 64
@@ -208,6 +209,12 @@ def replacing(path: Path, mode: int, folder: Path | None = None) -> Iterator[int
                 raise
     except PermissionError as error:
         raise RepositoryError(f"{shown_path(str(path.parent))}: it cannot be written to ({error.strerror})") from error
+
+
+def write(path: Path, content: bytes, *, executable: bool, folder: Path | None = None) -> None:
+    """Put content in the place of a file, by way of `replacing`, which see."""
+    with replacing(path, file_mode(executable), folder) as fd, os.fdopen(fd, "wb", closefd=False) as file:
+        file.write(content)
 
 
 def _temporary(path: Path, folder: Path | None) -> Path:

@@ -144,6 +144,4 @@ def _stage(repository: Repository, store: Store, job: _Job, made: Manifest, *, c
     seen = worktree.stamp(job.place)
     if clean and presence is Presence.MANIFEST and job.status is not None and seen == stamp_of(job.status):
         # Left as it is, the old manifest would be a change that is not staged, and `git add` would undo this.
-        mode = worktree.file_mode(job.entry.mode == "100755")
-        with worktree.replacing(job.place, mode, store.root / "tmp") as fd, os.fdopen(fd, "wb", closefd=False) as file:
-            file.write(text)
+        worktree.write(job.place, text, executable=job.entry.mode == "100755", folder=store.root / "tmp")

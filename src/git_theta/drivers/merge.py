@@ -109,11 +109,7 @@ def _read(place: Path, depot: "Depot") -> Manifest | None:
 
 
 def _log() -> str:
+    from git_theta import git
     from git_theta.buglog import write_log
-    from git_theta.git import discover
 
-    try:
-        theta_dir = discover().theta_dir
-    except (ThetaError, OSError):
-        theta_dir = None
-    return write_log(theta_dir)
+    return write_log(git.theta_dir())

@@ -102,6 +102,11 @@ class Packer:
             for entry in side.entries.values()
         }
 
+    def archive(self, version: Version) -> Archive:
+        """That of a version which is merged."""
+        sides = [side for side in (self.ours, self.theirs, self.base) if side is not None]
+        return next(side for side in sides if side.version is version)
+
     def refill(self, side: Archive) -> list[Piece]:
         """A version's archive, with the wanted values in it."""
         if self._wanted.keys() != {span.name for span in side.version.spans}:

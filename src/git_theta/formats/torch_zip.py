@@ -17,7 +17,7 @@ from git_theta import names, tensor
 from git_theta.errors import FormatError
 from git_theta.formats import archive, inert_pickle
 from git_theta.formats.archive import Entry
-from git_theta.formats.base import Checksum, Piece, Span, Version, Versions, Wanted, winner
+from git_theta.formats.base import Checksum, Piece, Span, Versions, Wanted, winner
 from git_theta.formats.repacking import Archive, Packer
 from git_theta.formats.torch_objects import Root, find_uses
 from git_theta.formats.torch_storages import Region, group, make_spans, opaque_span
@@ -61,7 +61,8 @@ class TorchFormat:
     def compose(self, versions: Versions, wanted: Mapping[str, Wanted], checksum: Checksum) -> Sequence[Piece]:
         """The file of the side whose pickles count, with the wanted values in it."""
         packer = Packer(versions, wanted, checksum)
-        return packer.refill(packer.ours if winner(versions, _essence) is versions.ours else packer.theirs)
+        taken = winner(versions, lambda version: _essence(packer.archive(version)))
+        return packer.refill(packer.archive(taken))
 
 
 FORMAT = TorchFormat()
@@ -101,9 +102,8 @@ def _unused(entries: Mapping[str, Entry], used: Mapping[str, object]) -> list[Sp
     return spans
 
 
-def _essence(version: Version) -> object:
+def _essence(side: Archive) -> object:
     """What the archive says beside its storages: where they lie and what their bytes are does not matter."""
-    side = Archive(version)
     return [
         (entry.name, entry.size, [piece for piece in side.content(entry) if not isinstance(piece, str)])
         for entry in side.entries.values()
