@@ -12,10 +12,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from git_theta import git, loose
+from git_theta import git, pack
 from git_theta.config import read_settings
 from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError, TransferError
 from git_theta.git import Repository
@@ -33,6 +33,7 @@ __all__ = [
     "parse_pointer",
     "pointer",
     "push",
+    "stop",
     "version",
 ]
 
@@ -86,6 +87,7 @@ _CHATTER = (
     'Remote "',
 )
 """How lines of git-lfs begin that do not say what went wrong."""
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 def version() -> tuple[int, int] | None:
@@ -96,6 +98,12 @@ def version() -> tuple[int, int] | None:
         return int(major), int(minor)
     except (RepositoryError, ValueError):
         return None
+
+
+def stop() -> None:
+    """End every git-lfs that a thread of this process waits for."""
+    for process in [*_running]:
+        process.terminate()
 
 
 def advised(reason: str) -> str:
@@ -146,11 +154,18 @@ def push(repository: Repository, remote: str, objects: Mapping[str, int], store:
         _part(folder_there, objects)
 
 
-def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> dict[str, int]:
-    """Fetch objects (oid to size in bytes) from a remote; the ones that are still missing afterwards.
+def fetch(
+    repository: Repository,
+    remote: str,
+    objects: Mapping[str, int],
+    store: Store,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> dict[str, int]:
+    """Fetch objects (oid to size in bytes) from a remote, the first ones first; the ones that are missing afterwards.
 
-    git-lfs checks the hash of a download before it gets its name. Raises TransferError where it failed, SpaceError or
-    RepositoryError where our own disk is why; some may have come nevertheless.
+    `meanwhile` is called right before git-lfs is waited for. git-lfs checks the hash of a download before it gets its
+    name. Raises TransferError where it failed, SpaceError or RepositoryError where our own disk is why; some may have
+    come nevertheless.
     """
     wanted = store.missing(dict(objects))
     if not wanted:
@@ -160,6 +175,7 @@ def fetch(repository: Repository, remote: str, objects: Mapping[str, int], store
         tree = _pointer_tree(repository, wanted, Path(folder) / "objects")
         arguments = ["fetch", "-I", "", "-X", "", _place(repository, remote), tree]
         storage = _STORAGE if store.root == repository.theta_dir else None
+        meanwhile()
         try:
             _run(repository, arguments, remote, storage=storage, environ=environ)
         except TransferError:
@@ -218,7 +234,7 @@ def _folder_there(repository: Repository, remote: str) -> Path | None:
 
 def _place(repository: Repository, remote: str) -> str:
     """A remote as git-lfs takes it: unless a remote has that name, it wants a URL where Git takes a path."""
-    if remote not in repository.remotes() and (repository.base / remote).is_dir():
+    if (repository.base / remote).is_dir() and remote not in repository.remotes():
         return (repository.base / remote).resolve().as_uri()
     return remote
 
@@ -236,11 +252,11 @@ def _throwaway_objects(repository: Repository, folder: Path) -> dict[str, str]:
 
 def _pointer_tree(repository: Repository, objects: Mapping[str, int], folder: Path) -> str:
     """The oid of a tree of pointers, written below `folder`; `git lfs fetch` takes it for that of a commit."""
-    files = {".gitattributes": _ATTRIBUTES, **{oid: pointer(oid, size) for oid, size in objects.items()}}
+    # git-lfs takes them as they lie in the tree, and messages about one have its name.
+    rows = enumerate(objects.items())
+    files = {".gitattributes": _ATTRIBUTES, **{f"{row:08}-{oid}": pointer(oid, size) for row, (oid, size) in rows}}
     algorithm = repository.config("extensions").get("extensions.objectformat") or "sha1"
-    # git-lfs takes 2 ms to read a blob from a pack, and a quarter of that to read a loose one.
-    blobs = {name: loose.write_blob(folder, content, algorithm) for name, content in files.items()}
-    return loose.write_tree(folder, blobs, algorithm)
+    return pack.write_tree(folder, files, algorithm)
 
 
 def _run(
@@ -278,16 +294,25 @@ def _call(
     variables = {**os.environ, **(environ or {}), **({"GIT_LFS_FORCE_PROGRESS": "1"} if shows else {})}
     where = () if storage is None else ("-c", f"lfs.storage={storage}")
     # git-lfs' own smudge and hooks have no part in this; a terminal prompt would wait for someone who is not asked.
-    return subprocess.run(
-        ["git", *where, *_CONFIG, *arguments],
+    words = ["git", *where, *_CONFIG, *arguments]
+    with subprocess.Popen(
+        words,
         cwd=repository.base,
-        input=stdin,
+        stdin=subprocess.PIPE,
         # Our stdout may be Git's filter protocol.
         stdout=sys.stderr.fileno() if shows else subprocess.PIPE,
         stderr=subprocess.PIPE,
-        check=False,
         env=variables,
-    )
+    ) as process:
+        _running.add(process)
+        try:
+            stdout, stderr = process.communicate(stdin)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            _running.discard(process)
+    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 
 
 def _reason(stderr: bytes, code: int) -> str:

@@ -6,6 +6,7 @@ process that is killed leaves a file under `theta/tmp`, which a later one remove
 """
 
 import contextlib
+import copy
 import errno
 import hashlib
 import os
@@ -47,6 +48,7 @@ class Store:
         self.threads = threads
         self.sharing = sharing
         self._swept = False
+        self._wait: Callable[[Mapping[str, int]], None] | None = None
         self.file_mode = sharing.file_mode(0o444 & ~_umask())
 
     def path(self, oid: str) -> Path:
@@ -123,7 +125,15 @@ class Store:
 
     def reader(self, pieces: Sequence[Piece]) -> "PayloadReader":
         """A source over the payload that these pieces make up; close it."""
+        if self._wait is not None:
+            self._wait({piece.oid: piece.size for piece in pieces})
         return PayloadReader(self, pieces)
+
+    def awaiting(self, wait: Callable[[Mapping[str, int]], None]) -> "Store":
+        """The same store, whose readers call `wait` first for the objects (oid to size in bytes) that they need."""
+        store = copy.copy(self)
+        store._wait = wait
+        return store
 
     def is_intact(self, oid: str) -> bool:
         """Whether the object is here and its bytes hash to its name; reads all of it."""

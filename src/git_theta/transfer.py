@@ -1,6 +1,6 @@
 """Moving checkpoints' objects: which ones a push must send and where a missing one may come from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from git_theta import history, lfs, pointers
@@ -140,9 +140,11 @@ def fetch(
     store: Store,
     remote: str | None = None,
     sources: Sequence[str] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Fetch what is missing of these objects, from `remote` or from any that has it; `sources` are `remotes`, if known.
 
+    `meanwhile` is called when git-lfs is about to be waited for.
     Raises TransferError or MissingObjectError where some are still missing.
     """
     missing = store.missing(dict(objects))
@@ -157,7 +159,7 @@ def fetch(
     problems: list[str] = []
     for source in sources:
         try:
-            missing = lfs.fetch(repository, source, missing, store)
+            missing = lfs.fetch(repository, source, missing, store, meanwhile)
         except TransferError as error:
             problems.append(str(error))
             missing = store.missing(missing)

@@ -92,6 +92,8 @@ class FaultyServer(ThreadingHTTPServer):
         self.latency_s = 0.0
         self.counts: Counter[str] = Counter()
         self.ranges: list[str] = []
+        self.held: set[str] = set()  # objects that are not given out before `released` is set
+        self.released = threading.Event()
         self.lock = threading.Lock()
 
     @property
@@ -149,7 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         fault = self._begin("get")
-        content = self.server.objects.get(self.path.rpartition("/")[2])
+        oid = self.path.rpartition("/")[2]
+        content = self.server.objects.get(oid)
+        if oid in self.server.held:
+            self.server.released.wait(60)
         if fault.status or content is None:
             self._refuse(fault if fault.status else Fault("get", 404))
             return

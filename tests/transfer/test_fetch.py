@@ -11,6 +11,7 @@ import pytest
 
 from git_theta import lfs, manifest
 from tests.checkpoints import linux_only, safetensors, weights
+from tests.drivers.filter_client import FilterClient, Reply
 from tests.repositories import Outcome, Repo, model
 from tests.sites import A, B, Site, bare, calls, fronted, logged_git_lfs, only, stored
 from tests.transfer.conftest import use
@@ -86,6 +87,47 @@ def test_latency_and_a_hundred_objects(online: Site, server: FaultyServer) -> No
     clone = online.clone()
     assert clone.read("large.safetensors") == safetensors(tensors)
     assert (server.counts["batch"], server.counts["get"]) == (2, 109)
+
+
+def waiting_clone(online: Site, server: FaultyServer) -> tuple[Repo, str, str, bytes]:
+    """A clone with a manifest for a file, whose last object the server holds back: its path, text and content."""
+    path, content = "large.safetensors", safetensors({f"w.{i}": ("F32", (2**20,), weights(2**20, i)) for i in range(9)})
+    online.repo.write(path, content)
+    online.repo.commit()
+    online.repo.git("push")
+    text = online.repo.git("cat-file", "blob", f"HEAD:{path}")
+    records = manifest.parse(text.encode()).parameters
+    server.held = {records["w.8"].store[0].pieces[0].oid}
+    return online.clone("clone", "--no-checkout"), path, text, content
+
+
+def test_a_file_is_rebuilt_while_its_objects_come(online: Site, server: FaultyServer) -> None:
+    clone, path, text, content = waiting_clone(online, server)
+    with FilterClient(clone.path) as client:
+        assert client.request("smudge", path, text.encode(), "can-delay=1") == Reply(["status=delayed"])
+        assert client.available() == [path]
+        client.send_lines("command=smudge", f"pathname={path}")
+        client.send_content(b"")
+        assert client.lines() == ["status=success"]
+        packets = client.packets()
+        first = next(packets)
+        server.released.set()
+        assert first + b"".join(packets) == content
+        assert client.lines() == []
+        assert client.available() == []
+        assert client.close() == 0
+
+
+def test_what_git_no_longer_waits_for_is_left_alone(online: Site, server: FaultyServer, tmp_path: Path) -> None:
+    clone, path, text, _ = waiting_clone(online, server)
+    (tmp_path / "tmp").mkdir()
+    with FilterClient(clone.path, TMPDIR=str(tmp_path / "tmp")) as client:
+        assert client.request("smudge", path, text.encode(), "can-delay=1") == Reply(["status=delayed"])
+        assert client.available() == [path]
+        assert list((tmp_path / "tmp").iterdir())
+        assert client.close() == 0
+    assert list((tmp_path / "tmp").iterdir()) == []
+    server.released.set()
 
 
 @pytest.mark.parametrize(

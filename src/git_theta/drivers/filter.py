@@ -74,6 +74,11 @@ class _Session:
 
         return Smudger(self._repository, self._depot)
 
+    def close(self) -> None:
+        """Leave nothing running."""
+        if "smudger" in self.__dict__:
+            self.smudger.close()
+
 
 def main() -> int:
     """Serve Git on stdin and stdout until it closes them; the exit code."""
@@ -84,10 +89,14 @@ def main() -> int:
         reader, writer = PacketReader(_binary(0)), PacketWriter(_binary(1))
         _shake_hands(reader, writer)
         session: _Session | None = None
-        while request := _request(reader):
-            if session is None:
-                session = _open_session()
-            _serve(request, session, reader, writer)
+        try:
+            while request := _request(reader):
+                if session is None:
+                    session = _open_session()
+                _serve(request, session, reader, writer)
+        finally:
+            if session is not None:
+                session.close()
         sys.stderr.flush()
         os._exit(0)  # Git waits for this process, and Python would take 40 ms to tidy up what goes anyway
     except (EOFError, BrokenPipeError):

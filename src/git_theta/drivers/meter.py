@@ -30,12 +30,12 @@ class Meter:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    def add(self, size_bytes: int) -> None:
-        """Note that so many more bytes are done; from any thread."""
+    def add(self, size_bytes: int, *, quiet: bool = False) -> None:
+        """Note that so many more bytes are done, without a word if `quiet`; from any thread."""
         with self._lock:
             self._done += size_bytes
             now = time.monotonic()
-            if now < self._next:
+            if quiet or now < self._next:
                 return
             self._next, self._shown = now + _INTERVAL_S, True
             share = 100 * self._done // max(1, self._total)

@@ -7,21 +7,23 @@ committed before its path was tracked.
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from git_theta import manifest, rebuild, worktree
+from git_theta.arrivals import Arrivals
 from git_theta.depot import Depot, spooled
 from git_theta.drivers.meter import Meter
-from git_theta.errors import ManifestError, ThetaError
+from git_theta.errors import ManifestError, MissingObjectError, ThetaError
 from git_theta.git import Repository
-from git_theta.layout import Layout
 from git_theta.manifest import Manifest
 from git_theta.names import shown
 
 __all__ = ["Smudger"]
 
 _BLOCK_BYTES = 2**20
+_PATIENCE_S = 5
 
 Runs = Iterator[bytes | memoryview]
 
@@ -36,6 +38,7 @@ class Smudger:
         self._delayed: dict[str, tuple[bytes, Manifest | None]] = {}  # None: it cannot be used, which is said later
         self._unannounced: list[str] = []
         self._asked: set[str] = set()  # those whose objects a remote was asked for
+        self._arrivals: Arrivals | None = None
 
     def smudge(self, path: str, packets: Iterator[bytes], *, can_delay: bool, for_diff: bool = False) -> Runs | None:
         """The content for Git, whose request is in `packets`, all of which is read; None to be asked again later.
@@ -74,8 +77,9 @@ class Smudger:
     def available(self) -> list[str]:
         """The delayed paths that Git may ask for now and has not been told of; empty when there are no more.
 
-        What they lack is fetched first, all in one call. Git gives up at the first file that fails: those that are
-        known to fail are kept back until it has the others.
+        What they lack is fetched, all in one call; whichever path has its objects goes first, and one that is left
+        alone is rebuilt while they come. Git gives up at the first file that fails: those that are known to fail are
+        kept back until it has the others.
         """
         paths, self._unannounced = self._unannounced, []
         manifests = {path: found for path in paths if (found := self._delayed.get(path, (b"", None))[1])}
@@ -83,10 +87,24 @@ class Smudger:
         self._asked.update(paths)
         if len(paths) < 2:
             return paths
-        fit = {path for path, found in manifests.items() if self._is_fit(found)}
+        fit: set[str] = set()
+        for path, found in manifests.items():
+            # Those that need no waiting come along with the first.
+            if self._arrivals and not fit:
+                self._arrivals.wait(found.objects())
+            if self._is_fit(found):
+                fit.add(path)
         if fit:
             self._unannounced = [path for path in paths if path not in fit]
         return [path for path in paths if path in fit] or paths
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        if self._arrivals and not self._arrivals.is_over:
+            from git_theta import lfs
+
+            lfs.stop()
+            self._arrivals.finish(_PATIENCE_S)
 
     def _is_unmerged(self, path: str) -> bool:
         """Whether a path is in conflict, as it may be where Git checks out one of the sides.
@@ -101,17 +119,14 @@ class Smudger:
     def _is_fit(self, found: Manifest) -> bool:
         """Whether a checkpoint can be rebuilt, as far as its layout and the names of its objects tell."""
         try:
-            self._layout(found)
+            worktree.check_objects(found, self._depot.store)
+            rebuild.read_layout(found, self._depot)
         except ThetaError:
             return False
         return True
 
-    def _layout(self, found: Manifest) -> Layout:
-        worktree.check_objects(found, self._depot.store)
-        return rebuild.read_layout(found, self._depot)
-
     def _fetch(self, manifests: Iterable[Manifest]) -> None:
-        """Fetch what manifests lack. Why that failed is said once; the files that suffer are named by their errors."""
+        """Begin to fetch what manifests lack. Why that fails is said once; the files that suffer say so themselves."""
         objects: dict[str, int] = {}
         for found in manifests:
             if found.size <= self._depot.settings.smudge_limit:
@@ -120,24 +135,40 @@ class Smudger:
             return
         from git_theta import transfer
 
+        if self._arrivals:
+            self._arrivals.finish()
         sources = transfer.remotes(self._repository)
         if not sources:
             return
+
+        def fetch(begun: Callable[[], None]) -> None:
+            try:
+                transfer.fetch(self._repository, objects, self._depot.store, sources=sources, meanwhile=begun)
+            except ThetaError as error:
+                sys.stderr.write(f"git-theta: {error}\n")
+
+        self._arrivals = Arrivals(fetch, self._depot.store)
+        # Not earlier: threads that wait for the disk would wait for the import as well.
         threading.Thread(target=_import_early, daemon=True).start()
-        try:
-            transfer.fetch(self._repository, objects, self._depot.store, sources=sources)
-        except ThetaError as error:
-            sys.stderr.write(f"git-theta: {error}\n")
 
     def _rebuilt(self, path: str, found: Manifest) -> Runs:
-        runs = rebuild.runs(found, self._layout(found), self._depot)
-        return self._metered(path, found, runs)
+        """The runs of a checkpoint, of which what is missing may be on its way; raises early what is known early."""
+        arrivals = self._arrivals if self._arrivals and not self._arrivals.is_over else None
+        if arrivals is None:
+            worktree.check_objects(found, self._depot.store)
+        depot = replace(self._depot, store=arrivals.store) if arrivals else self._depot
+        return self._metered(path, found, rebuild.runs(found, rebuild.read_layout(found, depot), depot), arrivals)
 
-    def _metered(self, path: str, found: Manifest, runs: Runs) -> Runs:
+    def _metered(self, path: str, found: Manifest, runs: Runs, arrivals: Arrivals | None) -> Runs:
         with Meter(shown(path), found.size) as meter:
-            for run in runs:
-                yield run
-                meter.add(len(run))
+            try:
+                for run in runs:
+                    yield run
+                    # git-lfs shows how far it has come in the same place.
+                    meter.add(len(run), quiet=arrivals is not None and not arrivals.is_over)
+            except MissingObjectError:
+                worktree.check_objects(found, self._depot.store)  # which names the parameter, and what to do
+                raise
         self._depot.catalogue.vouch(found.records())
 
     def _pass_through(self, head: bytes, packets: Iterator[bytes]) -> Runs:
