@@ -402,6 +402,39 @@ def test_a_merged_value_is_stored_as_an_update(depot: Depot) -> None:
     assert [one.update for one in made.manifest.parameters["a"].store] == ["dense", "delta"]
 
 
+@pytest.mark.parametrize("megabytes", [15, 17], ids=["in memory", "through a file"])
+def test_large_values_are_merged_whatever_they_build_on(depot: Depot, megabytes: int) -> None:
+    """Chains of deltas share the values that they build on, unless those are too large to be held."""
+    rng = np.random.default_rng(2)
+    shape = (megabytes, 2**18)
+
+    def step(size: float) -> "np.ndarray[Any, Any]":
+        drawn: np.ndarray[Any, Any] = rng.standard_normal(shape).astype("<f4") * np.float32(size)
+        return drawn
+
+    base = step(0.02)
+    ours, theirs = base + step(1e-5), base + step(1e-5)
+    later = ours + step(1e-7)
+    old = take(SAFETENSORS.save({"a": base}), depot)
+    mine = take(SAFETENSORS.save({"a": ours}), depot, [old])
+    mine = take(SAFETENSORS.save({"a": later}), depot, [mine])
+    other = take(SAFETENSORS.save({"a": theirs}), depot, [old])
+    assert [len(version.parameters["a"].store) for version in (old, mine, other)] == [1, 3, 2]
+    made = outcome.apply(plan(old, mine, other), Versions(old, mine, other), Rules(), depot)
+    found = SAFETENSORS.load(content_of(made.manifest, depot))
+    assert_same(found, {"a": (later + theirs) * np.float32(0.5)})
+    assert [one.update for one in made.manifest.parameters["a"].store] == ["dense", "delta"]
+
+
+def test_a_base_that_nobody_needs_may_be_missing(depot: Depot) -> None:
+    base, ours, theirs = (take(SAFETENSORS.save({**BASE, "a": LARGE + step}), depot) for step in STEPS)
+    depot.store.path(base.parameters["a"].store[0].pieces[0].oid).unlink()
+    made = outcome.apply(plan(base, ours, theirs), Versions(base, ours, theirs), Rules(), depot)
+    assert made.conflicts == ()
+    found = SAFETENSORS.load(content_of(made.manifest, depot))
+    assert_same(found, {**BASE, "a": (LARGE + STEPS[1] + (LARGE + STEPS[2])) * np.float32(0.5)})
+
+
 def test_versions_of_two_formats_are_a_conflict_that_keeps_ours(depot: Depot) -> None:
     ours, theirs = SAFETENSORS.save({**BASE, "a": LARGE + 1}), NPZ.save({**BASE, "a": LARGE + 2})
     made = outcome_of(depot, SAFETENSORS.save(BASE), ours, theirs)

@@ -2,21 +2,25 @@
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from blake3 import blake3
 
 from git_theta import value
+from git_theta.choice import store_update
 from git_theta.depot import Depot
 from git_theta.errors import ChangedError, DamagedObjectError, ManifestError, MissingObjectError
 from git_theta.manifest import Piece, Record, Step
 from git_theta.source import BytesSource
 from git_theta.updates.dense import DENSE
-from git_theta.value import BUFFERED_BYTES, SourceValue
-from tests.checkpoints import brain_weights, leftovers, noise, objects, opened, put, record, weights
+from git_theta.updates.stream import Memo
+from git_theta.value import BUFFERED_BYTES, Shared, SourceValue
+from tests.checkpoints import brain_weights, changed, leftovers, noise, objects, opened, put, record, trained, weights
 
 MIB = 2**20
 
@@ -252,3 +256,48 @@ def test_what_expands_is_given_up_at_the_size_of_its_value(depot: Depot) -> None
     with pytest.raises(DamagedObjectError, match="manifest is wrong"):
         given.extend(map(len, value.runs(made, depot.store)))
     assert sum(given) <= made.size
+
+
+def test_a_value_in_memory_stands_for_the_steps_that_make_it(depot: Depot) -> None:
+    old, other = weights(MIB), weights(MIB, 7)
+    new = trained(old)
+    base, stranger = (record(depot, data, dtype="F32", shape=(MIB,)) for data in (old, other))
+    steps = store_update(_value(new), blake3(new).hexdigest(), base, depot)
+    assert steps is not None
+    made = Record("F32", (MIB,), len(new), blake3(new).hexdigest(), steps)
+    known, wrong = value.shared(base, depot.store), Shared(stranger, memoryview(other), Memo())
+    assert known is not None
+    assert known.data == old
+    for _ in range(2):  # the second time with what was worked out before
+        assert b"".join(value.runs(made, depot.store, known)) == new
+    assert b"".join(value.runs(made, depot.store, wrong)) == new
+    depot.store.path(base.store[0].pieces[0].oid).unlink()
+    assert b"".join(value.runs(made, depot.store, known)) == new
+    with pytest.raises(MissingObjectError):
+        b"".join(value.runs(made, depot.store, wrong))
+    # What is in memory is believed no more than an object.
+    lying = Shared(base, memoryview(changed(old, 5)), Memo())
+    with pytest.raises((DamagedObjectError, MissingObjectError)):
+        b"".join(value.runs(made, depot.store, lying))
+
+
+def test_no_value_above_16_mib_is_held(depot: Depot) -> None:
+    data = weights(BUFFERED_BYTES // 4 + 1)
+    assert value.shared(record(depot, data), depot.store) is None
+
+
+def test_a_memo_keeps_the_first_32_mib_and_the_last() -> None:
+    memo, made = Memo(), Counter[int]()
+
+    def recall(start: int, count: int = 2**20) -> int:
+        def make() -> "np.ndarray[tuple[int, ...], np.dtype[np.intp]]":
+            made[start] += 1
+            return np.full(count, start, np.intp)
+
+        return int(memo.recall(("name", start, count), make)[0])
+
+    for start in (0, 1, 2, 3, 4, 4, 5, 5, 0, 3, 4):
+        assert recall(start) == start
+    assert made == {0: 1, 1: 1, 2: 1, 3: 1, 4: 2, 5: 1}
+    assert recall(0, 5) == 0
+    assert made[0] == 2

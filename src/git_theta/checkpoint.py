@@ -34,9 +34,9 @@ from git_theta.source import BytesSource, Source
 from git_theta.tensor import OPAQUE
 from git_theta.updates.base import Supplied
 from git_theta.updates.dense import DENSE
-from git_theta.value import HeldValue, SourceValue, digest_of, encode_small, runs, store_value
+from git_theta.value import HeldValue, Shared, SourceValue, digest_of, encode_small, runs, store_value
 
-__all__ = ["Interrupted", "Origin", "keep", "segment", "take"]
+__all__ = ["SMALL_BYTES", "Intake", "Interrupted", "Origin", "keep", "segment", "take"]
 
 SMALL_BYTES = 2**16
 BUNDLE_BYTES = 32 * 2**20
@@ -125,7 +125,7 @@ def keep(
 
     The caller has the catalogue vouch for them.
     """
-    kept = _Intake(depot, known, progress).keep(values, origins, stop or threading.Event())
+    kept = Intake(depot, known, progress).keep(values, origins, stop or threading.Event())
     return [(item.digest, item.steps) for item in kept]
 
 
@@ -155,11 +155,15 @@ class _Watched:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The parameter that a value is of, by name, and what it may build on: a base, an update that the user brought."""
+    """The parameter that a value is of, by name, and what it may build on: a base, an update that the user brought.
+
+    `shared`: the base's value, where it is in memory.
+    """
 
     name: str
     base: Record | None = None
     supplied: Supplied | None = None
+    shared: Shared | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +180,15 @@ class _Kept:
         return self.digest, self.last.before if self.last else ()
 
 
-class _Intake:
+class Intake:
     """Keeps the values of one checkpoint."""
 
-    def __init__(self, depot: Depot, known: Sequence[Manifest], progress: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        depot: Depot,
+        known: Sequence[Manifest] = (),
+        progress: Callable[[int], None] = lambda size_bytes: None,
+    ) -> None:
         self._depot = depot
         self._compress = depot.settings.compression != "none"
         self._progress = progress
@@ -239,12 +248,17 @@ class _Intake:
                 raise
         return [item if item.steps else _Kept(item.digest, self._bundled[item.key]) for item in kept]
 
+    def keep_large(self, value: SourceValue | HeldValue, origin: Origin) -> tuple[str, tuple[Step, ...]]:
+        """The digest of a value of at least 64 KiB and the steps that rebuild it; from any thread."""
+        kept = self._keep(value, origin)
+        return kept.digest, kept.steps
+
     def _keep_batch(self, values: Sequence[tuple[SourceValue, Origin]]) -> list[_Kept]:
         kept = [self._keep(value, origin) for value, origin in values]
         self._progress(sum(value.size for value, _ in values))
         return kept
 
-    def _keep(self, value: SourceValue, origin: Origin) -> _Kept:
+    def _keep(self, value: SourceValue | HeldValue, origin: Origin) -> _Kept:
         digest, held = digest_of(value)
         unchanged = origin.base is not None and origin.base.digest == digest
         steps = self._find(digest, value) if origin.supplied is None or unchanged else ()
@@ -265,7 +279,7 @@ class _Intake:
             return ()
         steps = None
         with _updating(origin):
-            steps = store_update(value, digest, base, self._depot, supplied)
+            steps = store_update(value, digest, base, self._depot, supplied, origin.shared)
         return steps or ()
 
     def _small_update(self, value: HeldValue, digest: str, dense_size: int, origin: Origin) -> Unstored | None:
@@ -288,7 +302,7 @@ class _Intake:
             raise MissingObjectError(f"{what}: the version before is not on this machine; run: git theta fetch")
         return False
 
-    def _find(self, digest: str, value: SourceValue) -> tuple[Step, ...]:
+    def _find(self, digest: str, value: SourceValue | HeldValue) -> tuple[Step, ...]:
         """Steps that this machine vouches for and holds the objects of, a known manifest's if possible; or none.
 
         Where the catalogue is new, nobody vouches for a known manifest: its steps must be seen to rebuild the value.
@@ -308,7 +322,7 @@ class _Intake:
                 self._here[piece.oid] = self._depot.store.has(piece.oid, piece.size)
         return all(self._here[piece.oid] for step in steps for piece in step.pieces)
 
-    def _rebuilds(self, steps: tuple[Step, ...], digest: str, value: SourceValue) -> bool:
+    def _rebuilds(self, steps: tuple[Step, ...], digest: str, value: SourceValue | HeldValue) -> bool:
         """Whether these steps give the value, as a look at every byte of its objects tells."""
         try:
             for _run in runs(Record(value.dtype, value.shape, value.size, digest, steps), self._depot.store):

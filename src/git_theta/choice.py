@@ -19,7 +19,7 @@ from git_theta.updates.base import CHUNK_BYTES, Supplied, Update
 from git_theta.updates.dense import DENSE
 from git_theta.updates.floats import FLOATS
 from git_theta.updates.stream import Stream
-from git_theta.value import HeldValue, SourceValue, held, runs
+from git_theta.value import HeldValue, Shared, SourceValue, runs, shared
 
 __all__ = ["MAX_CHAIN", "Unstored", "encode_update", "store_update"]
 
@@ -36,15 +36,16 @@ _WINDOWS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """The value that a new one came from; `data` are its bytes where they are in memory."""
+    """The value that a new one came from; `shared` where it is in memory."""
 
     record: Record
-    data: memoryview | None
+    shared: Shared | None
     depot: Depot
 
     def stream(self) -> Stream:
-        given = iter([self.data]) if self.data else runs(self.record, self.depot.store)
-        return Stream(self.record.dtype, self.record.shape, self.record.size, given)
+        if self.shared is not None:
+            return self.shared.stream()
+        return Stream(self.record.dtype, self.record.shape, self.record.size, runs(self.record, self.depot.store))
 
     def limit(self, dense_size: float) -> int:
         """Bytes that one more step may have: neither it nor the later steps together cost more than a dense value."""
@@ -70,18 +71,23 @@ class Unstored:
 
 
 def store_update(
-    value: SourceValue | HeldValue, digest: str, base: Record, depot: Depot, supplied: Supplied | None = None
+    value: SourceValue | HeldValue,
+    digest: str,
+    base: Record,
+    depot: Depot,
+    supplied: Supplied | None = None,
+    known: Shared | None = None,
 ) -> tuple[Step, ...] | None:
     """The steps that rebuild a value from those of a base, after storing the last; None where a dense value is as good.
 
     A base that is not whole on this machine, or that this git-theta cannot read, is no base. The base is verified and
-    the new step decoded here, so that this machine may vouch for the steps. Raises InputError where the value is not
-    what a supplied update makes of its base.
+    the new step decoded here, so that this machine may vouch for the steps; `known` is the base's value where it is in
+    memory. Raises InputError where the value is not what a supplied update makes of its base.
     """
     if not _may_build(value, base, supplied):
         return None
     try:
-        origin = _Origin(base, held(runs(base, depot.store), base.size), depot)
+        origin = _Origin(base, known or shared(base, depot.store), depot)
         if supplied is not None:
             _check_fits(value, supplied, origin)
         for update, limit in _candidates(value, origin, supplied):
@@ -101,7 +107,7 @@ def encode_update(
     if not _may_build(value, base, supplied):
         return None
     try:
-        origin = _Origin(base, held(runs(base, depot.store), base.size), depot)
+        origin = _Origin(base, shared(base, depot.store), depot)
         if supplied is not None:
             _check_fits(value, supplied, origin)
         best: tuple[Update, bytes] | None = None

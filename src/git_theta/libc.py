@@ -8,7 +8,8 @@ __all__ = ["exchange", "keep_freed"]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_KEPT_BYTES = 64 * 2**20
+_M_ARENA_MAX = -8
+_KEPT_BYTES = 256 * 2**20
 _LARGEST_BYTES = 32 * 2**20  # the most that glibc takes
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -18,9 +19,11 @@ def keep_freed() -> bool:
     """Have glibc's allocator keep freed chunks for the next ones, and not give them back to the system each time.
 
     Values go through buffers of a few MiB. By default each of them is fresh memory, whose pages have to be cleared:
-    430,000 page faults, or a second and a half, for a checkpoint of 734 MB. Source: mallopt(3).
+    430,000 page faults, or a second and a half, for a checkpoint of 734 MB. An arena for each thread would give its
+    memory back whatever the threshold, so there is one for all. Source: mallopt(3).
     """
-    return _call("mallopt", _M_MMAP_THRESHOLD, _LARGEST_BYTES) == 1 == _call("mallopt", _M_TRIM_THRESHOLD, _KEPT_BYTES)
+    options = (_M_MMAP_THRESHOLD, _LARGEST_BYTES), (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_ARENA_MAX, 1)
+    return all([_call("mallopt", *option) == 1 for option in options])
 
 
 def exchange(one: Path, other: Path) -> bool:

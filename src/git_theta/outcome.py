@@ -1,40 +1,37 @@
 """The outcome of a merge: what a plan decided is carried out, and a manifest of a whole checkpoint comes of it.
 
-Only values that both sides changed are loaded. They are merged in threads into a temporary file, a group at a time, and
-stored from there as updates; a strategy that is elementwise takes a run of elements at a time. Where there is a
-conflict, ours is kept.
+Only values that both sides changed are loaded. Each is merged and stored as an update by one thread, which decodes what
+they build on once; a strategy that is elementwise takes a run of elements at a time. A value goes through memory up to
+16 MiB, through a temporary file above; small ones, which share objects, are merged first and stored together. Where
+there is a conflict, ours is kept.
 """
 
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 from git_theta import checkpoint, gaps, placement, plugins, value
-from git_theta.checkpoint import Origin
-from git_theta.depot import Depot
-from git_theta.errors import ConflictError
-from git_theta.manifest import Manifest, Record
+from git_theta.checkpoint import SMALL_BYTES, Intake, Origin
+from git_theta.depot import Depot, spooled
+from git_theta.errors import ConflictError, DataError, ManifestError, RepositoryError
+from git_theta.manifest import Manifest, Record, Step
 from git_theta.merges import running
 from git_theta.merges.arrays import Backend, decode, encode
 from git_theta.merges.base import Merge, Options
 from git_theta.merges.running import Operand, Task
 from git_theta.names import shown
-from git_theta.rebuild import naming, write_at
+from git_theta.rebuild import naming
 from git_theta.rules import SKELETON, Rules
-from git_theta.source import FileSource
-from git_theta.store import reporting_full_disk
+from git_theta.source import BytesSource
 from git_theta.tensor import DTYPES, Tensor, View, nbytes
 from git_theta.threeway import Action, Case, Decision, Plan
 from git_theta.updates.stream import Stream
-from git_theta.value import SourceValue
+from git_theta.value import BUFFERED_BYTES, HeldValue, Shared, SourceValue
 
 __all__ = ["Outcome", "Versions", "apply", "needed", "outlook"]
 
-GROUP_BYTES = 2**30
+GROUP_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2 * 2**20
 _UNKNOWN = "0" * 64
 
@@ -181,30 +178,19 @@ def _record(one: Decision, versions: Versions, merged: Mapping[str, Record]) -> 
 
 def _merge_all(work: _Work, decisions: Sequence[Decision]) -> tuple[dict[str, Record], dict[str, str]]:
     """The records of merged values, and why others could not be merged, by their names in the result."""
-    records: dict[str, Record] = {}
-    reasons: dict[str, str] = {}
-    for group in _groups(decisions):
-        with _spool(work.depot) as fd:
-            offsets = _offsets(group)
-            lock = threading.Lock()
-
-            def merge(one: Decision, offset: int, fd: int = fd, lock: threading.Lock = lock) -> str | None:
-                try:
-                    with naming(f"parameter '{shown(one.name)}'"):
-                        for run in _merged(work, one):
-                            write_at(fd, offset, memoryview(run), lock)
-                            offset += len(run)
-                except ConflictError as error:
-                    return str(error)
-                work.progress(nbytes(one.dtype, one.shape))
-                return None
-
-            with ThreadPoolExecutor(work.depot.settings.thread_count) as pool, _cancelling(pool):
-                found = list(pool.map(merge, group, offsets))
-            reasons.update({one.name: why for one, why in zip(group, found, strict=True) if why is not None})
-            good = [(one, offset) for one, offset, why in zip(group, offsets, found, strict=True) if why is None]
-            records.update(_kept(work, FileSource(fd, "the merged values"), good))
-    return records, reasons
+    versions = work.versions
+    known = [*([versions.base] if versions.base else []), *reversed(versions.sides)]
+    small = [one for one in decisions if _size(one) < SMALL_BYTES]
+    large = sorted((one for one in decisions if _size(one) >= SMALL_BYTES), key=_size, reverse=True)
+    intake = Intake(work.depot, known)
+    with ThreadPoolExecutor(work.depot.settings.thread_count) as pool, _cancelling(pool):
+        kept = pool.map(lambda one: _keep_large(work, intake, one), large)
+        made = {one.name: record for one, record in zip(large, kept, strict=True)}
+    for group in _groups(small):
+        made |= _keep_small(work, known, group)
+    records = {name: record for name, record in made.items() if isinstance(record, Record)}
+    work.depot.catalogue.vouch(records.values())
+    return records, {name: reason for name, reason in made.items() if isinstance(reason, str)}
 
 
 @contextmanager
@@ -216,58 +202,77 @@ def _cancelling(pool: ThreadPoolExecutor) -> Iterator[None]:
         raise
 
 
+def _size(one: Decision) -> int:
+    """Bytes of what a decision makes."""
+    return nbytes(one.dtype, one.shape)
+
+
+def _keep_large(work: _Work, intake: Intake, one: Decision) -> Record | str:
+    """The record of a merged value, which is stored; why there is none."""
+    size = _size(one)
+    closest = _closest(one, work.versions)
+    with naming(f"parameter '{shown(one.name)}'"):
+        base = None
+        with suppress(DataError, ManifestError, RepositoryError):  # whoever needs it says so
+            base = value.shared(closest, work.depot.store)
+        origin = Origin(one.name, closest, shared=base)
+        try:
+            if size <= BUFFERED_BYTES:
+                data = value.room(size)
+                done = 0
+                for run in _merged(work, one, base):
+                    data[done : done + len(run)] = run
+                    done += len(run)
+                kept = intake.keep_large(HeldValue(data, one.dtype, one.shape), origin)
+            else:
+                with spooled(work.depot, _merged(work, one, base), ()) as source:
+                    kept = intake.keep_large(SourceValue(source, 0, size, one.dtype, one.shape), origin)
+        except ConflictError as error:
+            return str(error)
+    work.progress(size)
+    return _made(work, one, *kept)
+
+
+def _made(work: _Work, one: Decision, digest: str, steps: tuple[Step, ...]) -> Record:
+    like = work.versions.side(one, (one.sides or (0,))[0])
+    return Record(one.dtype, one.shape, _size(one), digest, steps, like.strides, one.views)
+
+
+def _keep_small(work: _Work, known: Sequence[Manifest], group: Sequence[Decision]) -> dict[str, Record | str]:
+    """The records of small values by name, or why there are none."""
+
+    def merge(one: Decision) -> bytes | str:
+        try:
+            with naming(f"parameter '{shown(one.name)}'"):
+                return b"".join(_merged(work, one))
+        except ConflictError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(work.depot.settings.thread_count) as pool, _cancelling(pool):
+        merged = list(pool.map(merge, group))
+    good = [(one, made) for one, made in zip(group, merged, strict=True) if isinstance(made, bytes)]
+    values = [SourceValue(BytesSource(made), 0, len(made), one.dtype, one.shape) for one, made in good]
+    origins = [Origin(one.name, _closest(one, work.versions)) for one, _ in good]
+    kept = checkpoint.keep(values, origins, work.depot, known)
+    work.progress(sum(row.size for row in values))
+    failed: dict[str, Record | str] = {
+        one.name: made for one, made in zip(group, merged, strict=True) if isinstance(made, str)
+    }
+    return failed | {one.name: _made(work, one, *row) for (one, _), row in zip(good, kept, strict=True)}
+
+
 def _groups(decisions: Sequence[Decision]) -> Iterator[list[Decision]]:
-    """The decisions, so many together that their values take about a GiB."""
+    """The decisions, so many together that their values take some MiB."""
     group: list[Decision] = []
     room = GROUP_BYTES
     for one in decisions:
-        size = nbytes(one.dtype, one.shape)
-        if group and size > room:
+        if group and _size(one) > room:
             yield group
             group, room = [], GROUP_BYTES
         group.append(one)
-        room -= size
+        room -= _size(one)
     if group:
         yield group
-
-
-def _offsets(group: Sequence[Decision]) -> list[int]:
-    return [0, *accumulate(nbytes(one.dtype, one.shape) for one in group)][:-1]
-
-
-@contextmanager
-def _spool(depot: Depot) -> Iterator[int]:
-    """A temporary file, gone afterwards."""
-    fd, path = depot.store.temporary()
-    try:
-        with reporting_full_disk(path.parent):
-            yield fd
-    finally:
-        os.close(fd)
-        path.unlink(missing_ok=True)
-
-
-def _kept(work: _Work, source: FileSource, good: Sequence[tuple[Decision, int]]) -> dict[str, Record]:
-    """The merged values, stored as updates of what they came from."""
-    versions = work.versions
-    values = [SourceValue(source, offset, nbytes(one.dtype, one.shape), one.dtype, one.shape) for one, offset in good]
-    origins = [Origin(one.name, _closest(one, versions)) for one, _ in good]
-    known = [*([versions.base] if versions.base else []), *reversed(versions.sides)]
-    kept = checkpoint.keep(values, origins, work.depot, known)
-    records = {
-        one.name: Record(
-            one.dtype,
-            one.shape,
-            row.size,
-            digest,
-            steps,
-            versions.side(one, (one.sides or (0,))[0]).strides,
-            one.views,
-        )
-        for (one, _), row, (digest, steps) in zip(good, values, kept, strict=True)
-    }
-    work.depot.catalogue.vouch(records.values())
-    return records
 
 
 def _closest(one: Decision, versions: Versions) -> Record:
@@ -279,8 +284,11 @@ def _closest(one: Decision, versions: Versions) -> Record:
     return min(alike or found, key=lambda record: len(record.store))
 
 
-def _merged(work: _Work, one: Decision) -> Runs:
-    """The bytes of a merged value; raises ConflictError where there is none. What was given before is then no use."""
+def _merged(work: _Work, one: Decision, known: Shared | None = None) -> Runs:
+    """The bytes of a merged value; raises ConflictError where there is none. What was given before is then no use.
+
+    `known`: a value that others build on, in memory.
+    """
     base, sides = _inputs(one, work.versions)
     if one.case is Case.DTYPE and base is not None:
         changed, other = sides if sides[0].dtype != base.dtype else reversed(sides)
@@ -290,7 +298,7 @@ def _merged(work: _Work, one: Decision) -> Runs:
     strategy = plugins.merge(one.strategy)
     if not (strategy.needs_base or strategy.uses_base):
         base = None
-    streams = [(record, _stream(work, record)) for record in (*sides, *([base] if base else []))]
+    streams = [(record, _stream(work, record, known)) for record in (*sides, *([base] if base else []))]
     # Where one side added rows, those that all have are merged, and its new ones follow.
     shared = min((record.shape for record in sides), key=lambda shape: shape[:1])
     operands = [Operand(record.dtype, shared, record.digest, stream.take) for record, stream in streams]
@@ -305,15 +313,17 @@ def _merged(work: _Work, one: Decision) -> Runs:
     yield from running.run(strategy, Options(one.options), task, work.backend)
     for record, stream in streams:
         if record.shape == one.shape != shared:
-            left = nbytes(one.dtype, one.shape) - nbytes(one.dtype, shared)
+            left = _size(one) - nbytes(one.dtype, shared)
             for start in range(0, left, _CHUNK_BYTES):
                 data = stream.take(min(_CHUNK_BYTES, left - start))
                 yield data if record.dtype == one.dtype else _cast(data, record.dtype, one.dtype)
         stream.finish()
 
 
-def _stream(work: _Work, record: Record) -> Stream:
-    return Stream(record.dtype, record.shape, record.size, value.runs(record, work.depot.store))
+def _stream(work: _Work, record: Record, known: Shared | None = None) -> Stream:
+    if known is not None and known.record == record:
+        return known.stream()
+    return Stream(record.dtype, record.shape, record.size, value.runs(record, work.depot.store, known))
 
 
 def _further(work: _Work, strategy: Merge, one: Decision) -> dict[str, tuple[Operand, ...]]:

@@ -14,7 +14,7 @@ from git_theta.store import Store
 from git_theta.tensor import nbytes
 from git_theta.updates.base import CHUNK_BYTES, Update
 from git_theta.updates.dense import DENSE
-from git_theta.updates.stream import Stream
+from git_theta.updates.stream import Memo, Stream
 
 if TYPE_CHECKING:
     from blake3 import blake3
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BUFFERED_BYTES",
     "HeldValue",
+    "Shared",
     "SourceValue",
     "digest_of",
     "encode_small",
-    "held",
+    "room",
     "runs",
+    "shared",
     "store_value",
 ]
 
@@ -104,15 +106,41 @@ class HashedValue:
             yield chunk
 
 
-def digest_of(value: SourceValue) -> tuple[str, SourceValue | HeldValue]:
-    """The value's BLAKE3-256, and the value to go on with: one of at most 16 MiB is then held in this thread's buffer.
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A record's value in memory, for several that build on it; `data` are its bytes, seen to be the true ones."""
 
-    The buffer is this thread's only one: the held value is good until the thread asks for the next.
-    """
+    record: Record
+    data: memoryview
+    memo: Memo
+
+    def stream(self) -> Stream:
+        """The value from its start."""
+        record = self.record
+        return Stream(record.dtype, record.shape, record.size, iter([self.data] if self.data else []), self.memo)
+
+    def is_step(self, record: Record, index: int) -> bool:
+        """Whether a step of another record makes this very value."""
+        own = self.record
+        return record.store[: index + 1] == own.store and _kind(record, record.store[index])[:2] == (
+            own.dtype,
+            own.shape,
+        )
+
+
+def room(size: int) -> memoryview:
+    """This thread's room for a value of `size` bytes, 16 MiB at most; it is good until the thread asks for the next."""
+    return _buffer("value", BUFFERED_BYTES)[:size]
+
+
+def digest_of(value: SourceValue | HeldValue) -> tuple[str, SourceValue | HeldValue]:
+    """The value's BLAKE3-256, and the value to go on with: one of at most 16 MiB is then in this thread's `room`."""
     from blake3 import blake3
 
+    if isinstance(value, HeldValue):
+        return blake3(value.data).hexdigest(), value
     if value.size <= BUFFERED_BYTES:
-        data = _buffer("value", BUFFERED_BYTES)[: value.size]
+        data = room(value.size)
         value.source.read_into(value.offset, data)
         return blake3(data).hexdigest(), HeldValue(data, value.dtype, value.shape)
     hasher = blake3()
@@ -150,21 +178,25 @@ def encode_small(value: HeldValue, *, compress: bool) -> bytes:
     return coded if coded is not None and len(coded) < value.size else bytes(value.data)
 
 
-def held(given: Iterator[bytes | memoryview], size: int) -> memoryview | None:
-    """The `size` bytes of a base in this thread's buffer for one; None, and nothing taken, above 16 MiB."""
-    if size > BUFFERED_BYTES:
+def shared(record: Record, store: Store) -> Shared | None:
+    """A value in this thread's buffer for a base, good until the thread asks for the next; None above 16 MiB.
+
+    Raises as `runs` does.
+    """
+    if record.size > BUFFERED_BYTES:
         return None
-    data = _buffer("base", BUFFERED_BYTES)[:size]
+    data = _buffer("base", BUFFERED_BYTES)[: record.size]
     done = 0
-    for run in given:
+    for run in runs(record, store):
         data[done : done + len(run)] = run
         done += len(run)
-    return data
+    return Shared(record, data, Memo())
 
 
-def runs(record: Record, store: Store) -> Iterator[bytes | memoryview]:
+def runs(record: Record, store: Store, base: Shared | None = None) -> Iterator[bytes | memoryview]:
     """The bytes of a record's value, in runs that are not written to again.
 
+    `base` is a value that it may build on, and is then not decoded once more.
     The last run is given before the digest is known: only when the iterator ends without an error are the bytes the
     true ones. Raises MissingObjectError, DamagedObjectError (which name the object), or ManifestError for an unknown
     update, be it in a step that this value does not need, or for one that is said to build on what it cannot.
@@ -175,7 +207,7 @@ def runs(record: Record, store: Store) -> Iterator[bytes | memoryview]:
     done = 0
     try:
         with ExitStack() as readers:
-            for run in _decoded(record, len(record.store) - 1, updates, store, readers):
+            for run in _decoded(record, len(record.store) - 1, updates, store, readers, base):
                 hasher.update(run)
                 done += len(run)
                 if done > record.size:
@@ -201,16 +233,18 @@ def _check_bases(steps: Sequence[Step], updates: Sequence[Update]) -> None:
 
 
 def _decoded(
-    record: Record, index: int, updates: Sequence[Update], store: Store, readers: ExitStack
+    record: Record, index: int, updates: Sequence[Update], store: Store, readers: ExitStack, known: Shared | None
 ) -> Iterator[bytes | memoryview]:
     """The runs of a step's value; those of its bases are decoded as they are taken."""
+
+    def stream(base: int) -> Stream:
+        if known is not None and known.is_step(record, base):
+            return known.stream()
+        return Stream(*_kind(record, record.store[base]), _decoded(record, base, updates, store, readers, known))
+
     step = record.store[index]
-    bases = [
-        Stream(*_kind(record, record.store[base]), _decoded(record, base, updates, store, readers))
-        for base in step.bases
-    ]
     payload = readers.enter_context(store.reader(step.pieces))
-    return updates[index].decode(payload, _kind(record, step)[2], bases)
+    return updates[index].decode(payload, _kind(record, step)[2], [stream(base) for base in step.bases])
 
 
 def _kind(record: Record, step: Step) -> tuple[str, tuple[int, ...], int]:

@@ -5,11 +5,14 @@ not grow with the value. The core compares and keeps a payload only if it is equ
 their digest are damage, never a fallback.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from git_theta.source import Source
 from git_theta.tensor import Tensor
+
+if TYPE_CHECKING:
+    from git_theta.updates.stream import Array
 
 __all__ = ["CHUNK_BYTES", "Base", "Described", "Supplied", "Supplier", "Update", "Value"]
 
@@ -57,6 +60,13 @@ class Base(Protocol):
 
     def take(self, size: int) -> memoryview:
         """The next `size` bytes, which the caller has bounded; not to be written to."""
+        ...
+
+    def derived(self, name: str, make: "Callable[[], Array]") -> "Array":
+        """What `make` works out from the bytes that were last taken; `name` says what, and of what it depends else.
+
+        It may be what another reader of the same value was given, and is not to be written to.
+        """
         ...
 
 

@@ -57,7 +57,7 @@ class Delta:
                 raise DamagedObjectError("a frame of no known kind")
             if not 0 < length <= min(MAX_FRAME_BYTES, size - done) or length % word:
                 raise DamagedObjectError(f"a frame of {length} bytes, where {size - done} are left")
-            yield _decode_frame(cursor, base.take(length), word, bool(floating), key)
+            yield _decode_frame(cursor, base, length, word, bool(floating), key)
             done += length
         if done != size:
             raise DamagedObjectError(f"its frames end at byte {done} of {size}")
@@ -74,18 +74,18 @@ def _encode_frame(chunk: memoryview, base: Base, word: int, floating: bool, key:
     difference: Words = _ordered(new, floating) - _ordered(old, floating)
     zigzag: Words = (difference << 1) ^ _signs(difference)
     if key != _UNSORTED:
-        zigzag = zigzag[_order(old, key)]
+        zigzag = zigzag[base.derived(f"order {key}", lambda: _order(old, key))]
     return [_HEADER.pack(len(chunk), word, floating, key, 0), *planes.encode(zigzag)]
 
 
-def _decode_frame(cursor: Cursor, given: memoryview, word: int, floating: bool, key: int) -> memoryview:
+def _decode_frame(cursor: Cursor, base: Base, length: int, word: int, floating: bool, key: int) -> memoryview:
     import numpy as np
 
-    old: Words = np.frombuffer(given, f"<u{word}")
+    old: Words = np.frombuffer(base.take(length), f"<u{word}")
     zigzag = planes.decode(cursor, len(old), word)
     if key != _UNSORTED:
         found = np.empty_like(zigzag)
-        found[_order(old, key)] = zigzag
+        found[base.derived(f"order {key}", lambda: _order(old, key))] = zigzag
         zigzag = found
     new: Words = (zigzag >> 1) ^ (np.zeros_like(zigzag) - (zigzag & 1))
     new += _ordered(old, floating)
