@@ -23,7 +23,7 @@ def keep_freed() -> bool:
     memory back whatever the threshold, so there is one for all. Source: mallopt(3).
     """
     options = (_M_MMAP_THRESHOLD, _LARGEST_BYTES), (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_ARENA_MAX, 1)
-    return all([_call("mallopt", *option) == 1 for option in options])
+    return all(_call("mallopt", *option) == 1 for option in options)
 
 
 def exchange(one: Path, other: Path) -> bool:

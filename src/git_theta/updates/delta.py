@@ -87,7 +87,9 @@ def _decode_frame(cursor: Cursor, base: Base, length: int, word: int, floating: 
         found = np.empty_like(zigzag)
         found[base.derived(f"order {key}", lambda: _order(old, key))] = zigzag
         zigzag = found
-    new: Words = (zigzag >> 1) ^ (np.zeros_like(zigzag) - (zigzag & 1))
+    new: Words = zigzag & 1
+    np.negative(new, out=new)
+    new ^= zigzag >> 1
     new += _ordered(old, floating)
     return memoryview(_ordered(new, floating).view("u1").data)
 
@@ -96,7 +98,9 @@ def _ordered(words: "Words", floating: bool) -> "Words":
     """Signs and magnitudes as integers in the order of their values, and such integers as signs and magnitudes."""
     if not floating:
         return words
-    ordered: Words = words ^ (_signs(words) >> 1)
+    ordered = _signs(words)
+    ordered >>= 1
+    ordered ^= words
     return ordered
 
 

@@ -48,11 +48,10 @@ def encode(words: "Words") -> list[bytes]:
     """The words' planes, the most significant bytes first, behind their sizes; a plane of zeros is left out."""
     width = words.dtype.itemsize
     highest = int(words.max()) if len(words) else 0
-    ranks = words.view("u1").reshape(-1, width)
     fields = b""
     bodies: list[bytes] = []
     for rank in reversed(range(width if len(words) else 0)):
-        raw = ranks[:, rank].tobytes() if highest >> 8 * rank else b""
+        raw = (words >> 8 * rank).astype("u1").tobytes() if highest >> 8 * rank else b""
         coded = compressor(width).compress(raw) if raw else raw
         shrunk = len(coded) < len(raw)
         fields += FIELD.pack(len(coded) | ZSTD if shrunk else len(raw))
@@ -64,17 +63,23 @@ def decode(cursor: Cursor, count: int, width: int) -> "Words":
     """The `count` words, which the caller has bounded, of `width` bytes each."""
     import numpy as np
 
-    words: Words = np.zeros(count, f"<u{width}")
-    ranks = words.view("u1").reshape(-1, width)
+    words: Words | None = None
     fields = cursor.take(FIELD.size * width if count else 0)
-    for rank, (field,) in zip(reversed(range(width)), FIELD.iter_unpack(fields), strict=False):
+    for (field,) in FIELD.iter_unpack(fields):
         stored = field & ~ZSTD
         if stored > count or (not field & ZSTD and stored not in (0, count)):
             raise DamagedObjectError(f"a plane of {stored} bytes, where {count} are expected")
         data = cursor.take(stored)
+        # Shifts of whole words take half the time of bytes written to every fourth place.
+        if words is not None:
+            words <<= 8
         if field:
-            ranks[:, rank] = np.frombuffer(decompress(data, count) if field & ZSTD else data, np.uint8)
-    return words
+            plane = np.frombuffer(decompress(data, count) if field & ZSTD else data, np.uint8)
+            if words is None:
+                words = plane.astype(f"<u{width}")
+            else:
+                words |= plane
+    return np.zeros(count, f"<u{width}") if words is None else words
 
 
 def compressor(word: int) -> "zstandard.ZstdCompressor":
