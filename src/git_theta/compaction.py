@@ -14,7 +14,7 @@ from git_theta.manifest import Manifest, Piece, Record, Step
 from git_theta.names import shown
 from git_theta.rebuild import naming
 from git_theta.updates.dense import DENSE
-from git_theta.value import HeldValue, SourceValue, encode_small, runs, shared, store_value
+from git_theta.value import HeldValue, SourceValue, encode_small, held, runs, store_value
 
 __all__ = ["chains", "compact", "stored_bytes"]
 
@@ -84,9 +84,9 @@ class _Compactor:
 
     def _store_large(self, name: str, record: Record) -> tuple[Step, ...]:
         with naming(f"parameter '{shown(name)}'"):
-            given = shared(record, self._depot.store)
-            if given is not None:
-                steps = self._dense(HeldValue(given.data, record.dtype, record.shape), record)
+            data = held(record, self._depot.store)
+            if data is not None:
+                steps = self._dense(HeldValue(data, record.dtype, record.shape), record)
             else:
                 with spooled(self._depot, runs(record, self._depot.store), ()) as source:
                     steps = self._dense(SourceValue(source, 0, record.size, record.dtype, record.shape), record)

@@ -216,6 +216,7 @@ def _keep_large(work: _Work, intake: Intake, one: Decision) -> Record | str:
         with suppress(DataError, ManifestError, RepositoryError):  # whoever needs it says so
             base = value.shared(closest, work.depot.store)
         origin = Origin(one.name, closest, shared=base)
+        base = base or _in_step(work, one, closest)
         try:
             if size <= BUFFERED_BYTES:
                 data = value.room(size)
@@ -231,6 +232,14 @@ def _keep_large(work: _Work, intake: Intake, one: Decision) -> Record | str:
             return str(error)
     work.progress(size)
     return _made(work, one, *kept)
+
+
+def _in_step(work: _Work, one: Decision, closest: Record) -> Shared | None:
+    """A value that is too large to be held, for what is merged of it; None where that is not read in step."""
+    base, sides = _inputs(one, work.versions)
+    if one.case is Case.DTYPE or not plugins.merge(one.strategy).elementwise:
+        return None
+    return value.side_by_side(closest, work.depot.store, [*sides, *([base] if base else [])])
 
 
 def _made(work: _Work, one: Decision, digest: str, steps: tuple[Step, ...]) -> Record:
@@ -321,8 +330,6 @@ def _merged(work: _Work, one: Decision, known: Shared | None = None) -> Runs:
 
 
 def _stream(work: _Work, record: Record, known: Shared | None = None) -> Stream:
-    if known is not None and known.record == record:
-        return known.stream()
     return Stream(record.dtype, record.shape, record.size, value.runs(record, work.depot.store, known))
 
 

@@ -1,9 +1,10 @@
 """One value on its way into the store and out of it: hashed, coded, written; read, decoded, verified."""
 
+import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from git_theta import plugins
@@ -26,9 +27,11 @@ __all__ = [
     "SourceValue",
     "digest_of",
     "encode_small",
+    "held",
     "room",
     "runs",
     "shared",
+    "side_by_side",
     "store_value",
 ]
 
@@ -108,24 +111,27 @@ class HashedValue:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A record's value in memory, for several that build on it; `data` are its bytes, seen to be the true ones."""
+    """A record's value that is decoded once for several readers; made by `shared` or `side_by_side`."""
 
     record: Record
-    data: memoryview
+    given: Callable[[], Iterator[bytes | memoryview]]
     memo: Memo
 
     def stream(self) -> Stream:
-        """The value from its start."""
-        record = self.record
-        return Stream(record.dtype, record.shape, record.size, iter([self.data] if self.data else []), self.memo)
+        """The value from its start, for one more reader."""
+        return Stream(self.record.dtype, self.record.shape, self.record.size, self.given(), self.memo)
 
     def is_step(self, record: Record, index: int) -> bool:
-        """Whether a step of another record makes this very value."""
-        own = self.record
-        return record.store[: index + 1] == own.store and _kind(record, record.store[index])[:2] == (
-            own.dtype,
-            own.shape,
-        )
+        """Whether a step of a record makes this very value."""
+        own = self.record.dtype, self.record.shape
+        return record.store[: index + 1] == self.record.store and _kind(record, record.store[index])[:2] == own
+
+    def readers(self, record: Record, index: int = -1) -> int:
+        """How often this value is read for a record's."""
+        index %= len(record.store)
+        if self.is_step(record, index):
+            return 1
+        return sum(self.readers(record, base) for base in record.store[index].bases)
 
 
 def room(size: int) -> memoryview:
@@ -178,7 +184,7 @@ def encode_small(value: HeldValue, *, compress: bool) -> bytes:
     return coded if coded is not None and len(coded) < value.size else bytes(value.data)
 
 
-def shared(record: Record, store: Store) -> Shared | None:
+def held(record: Record, store: Store) -> memoryview | None:
     """A value in this thread's buffer for a base, good until the thread asks for the next; None above 16 MiB.
 
     Raises as `runs` does.
@@ -190,7 +196,22 @@ def shared(record: Record, store: Store) -> Shared | None:
     for run in runs(record, store):
         data[done : done + len(run)] = run
         done += len(run)
-    return Shared(record, data, Memo())
+    return data
+
+
+def shared(record: Record, store: Store) -> Shared | None:
+    """A value for any number of readers, one after the other; it is `held`, which see."""
+    data = held(record, store)
+    return None if data is None else Shared(record, lambda: iter([data] if data else []), Memo())
+
+
+def side_by_side(record: Record, store: Store, readers: Sequence[Record]) -> Shared:
+    """A value of any size for the `runs` of other records, which are to be taken in step: what one of them has had and
+    others have not is kept in memory.
+    """
+    made = Shared(record, lambda: iter(()), Memo())
+    copies = list(itertools.tee(runs(record, store), sum(made.readers(reader) for reader in readers)))
+    return replace(made, given=copies.pop)
 
 
 def runs(record: Record, store: Store, base: Shared | None = None) -> Iterator[bytes | memoryview]:
@@ -236,15 +257,19 @@ def _decoded(
     record: Record, index: int, updates: Sequence[Update], store: Store, readers: ExitStack, known: Shared | None
 ) -> Iterator[bytes | memoryview]:
     """The runs of a step's value; those of its bases are decoded as they are taken."""
-
-    def stream(base: int) -> Stream:
-        if known is not None and known.is_step(record, base):
-            return known.stream()
-        return Stream(*_kind(record, record.store[base]), _decoded(record, base, updates, store, readers, known))
-
+    if known is not None and known.is_step(record, index):
+        return known.given()
     step = record.store[index]
+    bases = [
+        Stream(
+            *_kind(record, record.store[base]),
+            _decoded(record, base, updates, store, readers, known),
+            known.memo if known is not None and known.is_step(record, base) else None,
+        )
+        for base in step.bases
+    ]
     payload = readers.enter_context(store.reader(step.pieces))
-    return updates[index].decode(payload, _kind(record, step)[2], [stream(base) for base in step.bases])
+    return updates[index].decode(payload, _kind(record, step)[2], bases)
 
 
 def _kind(record: Record, step: Step) -> tuple[str, tuple[int, ...], int]:
