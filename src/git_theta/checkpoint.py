@@ -28,13 +28,13 @@ from git_theta.errors import (
     ThetaError,
 )
 from git_theta.formats.base import HEAD_SIZE_BYTES, Span
-from git_theta.manifest import MAX_PIECES, Manifest, Piece, Record, Step, is_word
+from git_theta.manifest import MAX_PIECES, Manifest, Record, Step, is_word
 from git_theta.names import shown
 from git_theta.source import BytesSource, Source
 from git_theta.tensor import OPAQUE
 from git_theta.updates.base import Supplied
 from git_theta.updates.dense import DENSE
-from git_theta.value import HeldValue, Shared, SourceValue, digest_of, encode_small, runs, store_value
+from git_theta.value import HeldValue, Shared, SourceValue, digest_of, encode_small, runs, store_bundle, store_value
 
 __all__ = ["SMALL_BYTES", "Intake", "Interrupted", "Origin", "keep", "segment", "take"]
 
@@ -345,17 +345,10 @@ class Intake:
 
     def _end_bundle(self) -> None:
         """Write the shared object."""
-        with self._depot.store.writer() as writer:
-            for last in self._bundle.values():
-                writer.write(last.payload)
-            pieces = writer.finish()
-        offset = 0
-        for key, last in self._bundle.items():
-            size = len(last.payload)
-            held = (Piece(pieces[0].oid, pieces[0].size, offset, size),) if size else ()
+        places = store_bundle([last.payload for last in self._bundle.values()], self._depot.store)
+        for (key, last), pieces in zip(self._bundle.items(), places, strict=True):
             bases = (len(last.before) - 1,) if last.before else ()
-            self._bundled[key] = (*last.before, Step(last.update, held, bases))
-            offset += size
+            self._bundled[key] = (*last.before, Step(last.update, pieces, bases))
         self._bundle.clear()
         self._bundle_bytes = 0
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from git_theta.checkpoint import BUNDLE_BYTES, SMALL_BYTES
 from git_theta.depot import Depot, spooled
-from git_theta.manifest import Manifest, Piece, Record, Step
+from git_theta.manifest import Manifest, Record, Step
 from git_theta.names import shown
 from git_theta.rebuild import naming
 from git_theta.updates.dense import DENSE
-from git_theta.value import HeldValue, SourceValue, encode_small, held, runs, store_value
+from git_theta.value import HeldValue, SourceValue, encode_small, held, runs, store_bundle, store_value
 
 __all__ = ["chains", "compact", "stored_bytes"]
 
@@ -116,12 +116,6 @@ class _Compactor:
         yield from self._bundle(waiting)
 
     def _bundle(self, payloads: dict[str, bytes]) -> Iterator[tuple[str, tuple[Step, ...]]]:
-        with self._depot.store.writer() as writer:
-            for payload in payloads.values():
-                writer.write(payload)
-            pieces = writer.finish()
-        offset = 0
-        for name, payload in payloads.items():
-            inside = (Piece(pieces[0].oid, pieces[0].size, offset, len(payload)),) if payload else ()
-            yield name, (Step(DENSE.name, inside),)
-            offset += len(payload)
+        places = store_bundle([*payloads.values()], self._depot.store)
+        for name, pieces in zip(payloads, places, strict=True):
+            yield name, (Step(DENSE.name, pieces),)

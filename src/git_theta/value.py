@@ -32,6 +32,7 @@ __all__ = [
     "runs",
     "shared",
     "side_by_side",
+    "store_bundle",
     "store_value",
 ]
 
@@ -182,6 +183,19 @@ def encode_small(value: HeldValue, *, compress: bool) -> bytes:
     runs = DENSE.encode(value) if compress else None
     coded = b"".join(runs) if runs is not None else None
     return coded if coded is not None and len(coded) < value.size else bytes(value.data)
+
+
+def store_bundle(payloads: Sequence[bytes], store: Store) -> list[tuple[Piece, ...]]:
+    """Write payloads as one object, which they must fit in; where each of them lies."""
+    with store.writer() as writer:
+        for payload in payloads:
+            writer.write(payload)
+        pieces = writer.finish()
+    starts = itertools.accumulate(map(len, payloads), initial=0)
+    return [
+        (Piece(pieces[0].oid, pieces[0].size, start, len(payload)),) if payload else ()
+        for start, payload in zip(starts, payloads, strict=False)
+    ]
 
 
 def held(record: Record, store: Store) -> memoryview | None:
