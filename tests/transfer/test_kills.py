@@ -5,10 +5,12 @@ A few kills each; GIT_THETA_KILLS=200 makes it so many, and `-rP` shows what the
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.repositories import Repo
 from tests.sites import POINTERS, A, B, bare, stored
 from tests.transfer.histories import LAYERS, OLD, THETA, Far, History, Spare, content, differing
 from tests.transfer.kills import Command, amount, kill_often, named_missing, unlock, whole
@@ -59,16 +61,29 @@ def test_add(history: History, tmp_path: Path, paths: tuple[str, ...]) -> None:
 
 def test_checkout(history: History) -> None:
     """Git itself writes in place, so that a kill may cut a file short; it then says that the file differs."""
-    repo = history.repo
+    kill_checkouts(history, history.repo, lambda: None)
+
+
+def test_checkout_that_fetches(history: History, far: Far) -> None:
+    repo = history.site.clone()
+    theta = repo.path / ".git" / "theta"
+    kill_checkouts(history, repo, lambda: shutil.rmtree(theta / "objects"))
+    assert whole(theta) <= far.objects()
+
+
+def kill_checkouts(history: History, repo: Repo, forget: Callable[[], None]) -> None:
+    """`git checkout` of the one version and the other, after something is forgotten each time."""
     goal = 2
 
     def prepare() -> None:
         nonlocal goal
         goal = 3 - goal
         argv[-1] = f"v{goal}"
+        forget()
 
     def check() -> str:
         locked = unlock(repo.path / ".git")
+        whole(repo.path / ".git" / "theta")
         seen = set()
         for name in (A, B):
             lies = repo.read(name) if (repo.path / name).exists() else b""
@@ -78,8 +93,8 @@ def test_checkout(history: History) -> None:
             assert content(name, goal).startswith(lies) or lies == content(name, 3 - goal)
             states = {b"": "none", content(name, goal): "new", content(name, 3 - goal): "old"}
             seen.add(states.get(lies, "cut"))
-        assert named_missing(repo) == set()
         repo.git(*argv[1:])
+        assert named_missing(repo) == set()
         history.assert_true(repo, goal)
         return f"{' and '.join(sorted(seen))}{', locked' * locked}"
 
