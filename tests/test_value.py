@@ -312,6 +312,15 @@ def test_values_are_read_side_by_side(depot: Depot, monkeypatch: pytest.MonkeyPa
     assert opened == {one.store[-1].pieces[0].oid: 1 for one in (*made, base)}
 
 
+def test_a_record_that_builds_on_a_value_without_end_is_refused_at_once(depot: Depot) -> None:
+    base = record(depot, noise(100))
+    steps = [*base.store, *(Step("delta", (), (index, index)) for index in range(80))]
+    hostile = Record("opaque", (100,), 100, "0" * 64, tuple(steps))
+    known = value.side_by_side(base, depot.store, [hostile])
+    with pytest.raises(ManifestError, match="builds on"):
+        next(value.runs(hostile, depot.store, known))
+
+
 def test_no_value_above_16_mib_is_held(depot: Depot) -> None:
     data = weights(BUFFERED_BYTES // 4 + 1)
     assert value.shared(record(depot, data), depot.store) is None

@@ -127,12 +127,17 @@ class Shared:
         own = self.record.dtype, self.record.shape
         return record.store[: index + 1] == self.record.store and _kind(record, record.store[index])[:2] == own
 
-    def readers(self, record: Record, index: int = -1) -> int:
-        """How often this value is read for a record's."""
-        index %= len(record.store)
-        if self.is_step(record, index):
-            return 1
-        return sum(self.readers(record, base) for base in record.store[index].bases)
+    def readers(self, record: Record) -> int:
+        """How often this value is read for a record's; 64 where that is more, which `runs` refuses."""
+        uses = [0] * (len(record.store) - 1) + [1]
+        found = 0
+        for index in reversed(range(len(uses))):
+            if uses[index] and self.is_step(record, index):
+                found += uses[index]
+                continue
+            for base in record.store[index].bases:
+                uses[base] += uses[index]
+        return min(found, _MAX_DECODED)
 
 
 def room(size: int) -> memoryview:
