@@ -414,7 +414,7 @@ def test_large_values_are_merged_whatever_they_build_on(depot: Depot, megabytes:
 
     base = step(0.02)
     ours, theirs = base + step(1e-5), base + step(1e-5)
-    later = ours + step(1e-7)
+    later = ours + step(1e-9)
     old = take(SAFETENSORS.save({"a": base}), depot)
     mine = take(SAFETENSORS.save({"a": ours}), depot, [old])
     mine = take(SAFETENSORS.save({"a": later}), depot, [mine])
