@@ -78,8 +78,12 @@ def test_numbers_and_strings_of_torch() -> None:
     assert found.keys() >= {"model/_metadata//version"}
 
 
+def test_those_of_a_legacy_file() -> None:
+    checkpoint = {"epoch": 3, "model": {"w": torch.ones(2)}}
+    assert read(saved(checkpoint, _use_new_zipfile_serialization=False)) == {"epoch": 3}
+
+
 def test_other_files_have_none() -> None:
-    assert read(saved({"epoch": 3}, _use_new_zipfile_serialization=False)) == {}
     assert read(b"no checkpoint " * 100) == {}
     assert scalars.read("npz", Layout((), b"")) == {}
 
@@ -96,7 +100,16 @@ def test_other_files_have_none() -> None:
         ("torch", archive(b"\x80\x04")),
         ("torch", archive(b"cos\nsystem\n(S'true'\ntR.")),
     ],
-    ids=str,
+    ids=[
+        "nothing of safetensors",
+        "an endless header",
+        "a list for a header",
+        "a list for metadata",
+        "nothing of torch",
+        "half an archive",
+        "half a pickle",
+        "a call",
+    ],
 )
 def test_what_is_not_of_its_format_has_none(name: str, content: bytes) -> None:
     assert scalars.read(name, layouts.build((), BytesSource(content))) == {}

@@ -12,7 +12,19 @@ from git_theta import layout as layouts
 from git_theta import plugins
 from git_theta.checkpoint import segment
 from git_theta.errors import ConflictError, FormatError
-from git_theta.formats.base import Composer, Piece, Sealed, Span, Version, Versions, Wanted, whole, winner
+from git_theta.formats.base import (
+    Composer,
+    Piece,
+    Sealed,
+    Settle,
+    Span,
+    Version,
+    Versions,
+    Wanted,
+    refuse,
+    whole,
+    winner,
+)
 from git_theta.layout import Layout, Part
 from git_theta.manifest import Manifest, Record
 from git_theta.outline import Outline
@@ -35,18 +47,20 @@ def compose(
     theirs: Placed,
     records: Mapping[str, Record],
     runs: Callable[[Record], Iterator[bytes | memoryview]],
+    settle: Settle = refuse,
 ) -> Layout:
     """The layout of a file with these parameters; what it says beside them is merged three-way.
 
-    `runs` gives the bytes of a value, where a format needs a checksum of it. Raises ConflictError where both sides
-    changed what is no parameter, or where the parameters are those of neither side and the format cannot add any.
+    `runs` gives the bytes of a value, where a format needs a checksum of it; `settle` says what becomes of a scalar
+    that both sides changed. Raises ConflictError where both sides changed more of what is no parameter, or where the
+    parameters are those of neither side and the format cannot add any.
     """
     format_name = ours.manifest.format
     if theirs.manifest.format != format_name:
         raise ConflictError(f"its formats are {format_name} and {theirs.manifest.format}")
     if base is not None and base.manifest.format != format_name:
         base = None
-    versions = Versions(None if base is None else _version(base), _version(ours), _version(theirs))
+    versions = Versions(None if base is None else _version(base), _version(ours), _version(theirs), settle)
     wanted = {name: Wanted(_span(name, record), record.digest) for name, record in records.items()}
 
     def checksum(pieces: Sequence[Piece]) -> int:

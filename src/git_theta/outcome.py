@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from git_theta import checkpoint, gaps, placement, plugins, value
+from git_theta.arbiter import Arbiter
 from git_theta.checkpoint import SMALL_BYTES, Intake, Origin
 from git_theta.depot import Depot, spooled
 from git_theta.errors import ConflictError, DataError, ManifestError, RepositoryError
@@ -135,12 +136,14 @@ def outlook(plan: Plan, versions: Versions, rules: Rules, depot: Depot) -> tuple
     records = {one.name: record for one in plan.decisions if (record := _record(one, versions, made)) is not None}
     skeletons = placement.read(versions.base, versions.sides, depot)
     rule = rules.find(SKELETON, None)
+    arbiter = Arbiter(rules)
     try:
-        skeletons.merged(records, lambda record: iter(()))
+        skeletons.merged(records, arbiter.settle, lambda record: iter(()))
     except ConflictError as error:
         if rule is None or len(versions.sides) > 2:
             return (*plan.decisions, Decision(SKELETON, Action.CONFLICT, Case.SKELETON, reason=str(error)))
-    return plan.decisions
+        return plan.decisions
+    return (*plan.decisions, *arbiter.decisions)
 
 
 def _unmerged(one: Decision, versions: Versions) -> Record:
@@ -400,8 +403,10 @@ def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], 
     versions = work.versions
     skeletons = placement.read(versions.base, versions.sides, work.depot)
     rule = rules.find(SKELETON, None)
+    arbiter = Arbiter(rules)
     try:
-        layout = skeletons.merged(records)
+        layout = skeletons.merged(records, arbiter.settle)
+        decisions = [*decisions, *arbiter.decisions]
     except ConflictError as error:
         for chosen in [rule.strategy] if rule is not None and not versions.others else []:
             with suppress(ConflictError):

@@ -7,15 +7,17 @@ versions, and what is done where several sides have a say.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from git_theta import checkpoint, composition, gaps, value
+from git_theta import checkpoint, composition, gaps, scalars, value
 from git_theta import layout as layouts
 from git_theta.checkpoint import Origin
 from git_theta.composition import Placed
 from git_theta.depot import Depot
 from git_theta.errors import ConflictError
+from git_theta.formats.base import Settle, refuse
 from git_theta.layout import Layout
 from git_theta.manifest import Manifest, Record
 from git_theta.rebuild import naming, read_layout
+from git_theta.rules import SKELETON
 from git_theta.source import BytesSource
 from git_theta.tensor import OPAQUE
 from git_theta.value import SourceValue
@@ -34,13 +36,19 @@ class Skeletons:
     ours: Placed
     others: tuple[Placed, ...]
 
-    def merged(self, records: Mapping[str, Record], runs: Runs | None = None) -> Layout:
+    def scalars(self) -> set[str]:
+        """The names of what the versions have beside their parameters, as rules call it."""
+        known = [self.ours, *self.others, *([self.base] if self.base else [])]
+        return {f"{SKELETON}/{name}" for one in known for name in scalars.read(one.manifest.format, one.layout)}
+
+    def merged(self, records: Mapping[str, Record], settle: Settle, runs: Runs | None = None) -> Layout:
         """The layout for the records, with the skeleton that a merge gives; raises ConflictError if it gives none.
 
-        `runs` gives the bytes of values, which are those in the store otherwise.
+        `settle` says what becomes of scalars that both of two sides changed. `runs` gives the bytes of values, which
+        are those in the store otherwise.
         """
         if len(self.others) == 1:
-            return self._of(records, self.base, self.others[0], runs=runs)
+            return self._of(records, self.base, self.others[0], runs=runs, settle=settle)
         changed = [side for side in (self.ours, *self.others) if self._is_changed(side)]
         if len(changed) > 2:
             raise ConflictError("several sides changed what the file says beside its tensors")
@@ -75,9 +83,10 @@ class Skeletons:
         theirs: Placed,
         ours: Placed | None = None,
         runs: Runs | None = None,
+        settle: Settle = refuse,
     ) -> Layout:
         stored: Runs = lambda record: value.runs(record, self.depot.store)  # noqa: E731  # of a type
-        return composition.compose(base, ours or self.ours, theirs, records, runs or stored)
+        return composition.compose(base, ours or self.ours, theirs, records, runs or stored, settle)
 
 
 def read(base: Manifest | None, sides: Sequence[Manifest], depot: Depot) -> Skeletons:

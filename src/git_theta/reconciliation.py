@@ -110,7 +110,9 @@ def _pattern(name: str) -> str:
 
 
 def _what(one: Decision) -> str:
-    return "what is no parameter" if one.name == SKELETON else f"parameter '{shown(one.name)}'"
+    if one.case is Case.SKELETON:
+        return "what is no parameter" if one.name == SKELETON else f"'{shown(one.name)}'"
+    return f"parameter '{shown(one.name)}'"
 
 
 def report_place(repository: Repository, path: bytes) -> Path:

@@ -82,6 +82,18 @@ class Rules:
         fitting = (rule for rule in self.rules if rule.strategy in COPIES or kind in rule.merge.kinds)
         return next((rule for rule in (*fitting, *_BUILT_IN.get(kind or "", ())) if rule.matches(name)), None)
 
+    def find_beside(self, name: str, kind: str | None) -> Rule | None:
+        """The rule for something beside the parameters, "~skeleton/..."; one for SKELETON is for all of it.
+
+        One that computes must name it, or SKELETON.
+        """
+        for rule in self.rules:
+            computes = rule.strategy not in COPIES
+            fits = kind in rule.merge.kinds and rule.pattern.startswith(SKELETON) if computes else True
+            if fits and (rule.matches(name) or rule.matches(SKELETON)):
+                return rule
+        return None
+
     def check_used(self, names: Collection[str]) -> None:
         """Raise ConfigError for a rule that matches none of the names: most likely it is misspelt."""
         for rule in self.rules:

@@ -4,32 +4,29 @@ Read from the layout, which has the bytes between the parameters; no value is lo
 Where the bytes are of another kind, or are not what the format says, there is nothing.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 
 from git_theta import jsontext, names
 from git_theta.errors import ChangedError, FormatError
 from git_theta.formats import archive, inert_pickle
-from git_theta.formats.inert_pickle import Pairs, Record
+from git_theta.formats.inert_pickle import Literal
+from git_theta.formats.pickled import Scalar, leaves
 from git_theta.layout import Layout
 from git_theta.outline import Outline
 
 __all__ = ["Difference", "Scalar", "Scalars", "differences", "read"]
 
-Scalar = bool | int | float | str | None
 Scalars = dict[str, Scalar]
 
 _LENGTH_BYTES = 8
-_MOST_NODES = 1_000_000
-_DEEPEST = 32
 _PICKLE = "data.pkl"
 _METADATA = "__metadata__"
 
 
 def read(format_name: str, layout: Layout) -> Scalars:
     """The scalars of a file of a format."""
-    reader = {"safetensors": _of_header, "torch": _of_archive}.get(format_name)
+    reader = {"safetensors": _of_header, "torch": _of_archive, "torch-legacy": _of_pickles}.get(format_name)
     try:
         return reader(layout) if reader else {}
     except (FormatError, ChangedError, ValueError):
@@ -53,43 +50,21 @@ def _of_archive(layout: Layout) -> Scalars:
         if entry.name.rpartition("/")[2] == _PICKLE and entry.method == archive.STORED:
             if entry.size > inert_pickle.MAX_SIZE_BYTES or not source.has(entry.offset, entry.size):
                 return {}
-            root = inert_pickle.read(source.read(entry.offset, entry.size)).root
-            return {names.join(path): value for path, value in _leaves(root)}
+            return _of_pickle(inert_pickle.read(source.read(entry.offset, entry.size)).root)
     return {}
 
 
-def _leaves(root: object) -> Iterator[tuple[tuple[object, ...], Scalar]]:
-    """The scalars below an object, each with its path; not those in the arguments of calls, which make tensors.
-
-    A pickle may hold one object in many places, and so has more places than bytes: only so many are looked at.
-    """
-    waiting: list[tuple[tuple[object, ...], object]] = [((), root)]
-    room = _MOST_NODES
-    while waiting:
-        path, node = waiting.pop()
-        if node is None or isinstance(node, bool | int | float | str):
-            yield path, node
-        elif len(path) < _DEEPEST:
-            children = [((*path, key), child) for key, child in islice(_children(node), room)]
-            room -= len(children)
-            waiting += children
+def _of_pickles(layout: Layout) -> Scalars:
+    """The scalars of the fourth of the pickles at the beginning: magic number, protocol version, system, object."""
+    data = layout.skeleton[: layout.parts[0].size if layout.parts and layout.parts[0].name is None else 0]
+    made = inert_pickle.read(data)
+    for _ in range(3):
+        made = inert_pickle.read(data, made.end)
+    return _of_pickle(made.root)
 
 
-def _children(node: object) -> Iterator[tuple[str | int, object]]:
-    """What a container has under a string or a number."""
-    if isinstance(node, list | tuple):
-        yield from enumerate(node)
-    elif isinstance(node, Pairs):
-        yield from _named(node.pairs)
-    elif isinstance(node, Record):
-        yield from _named(node.pairs or ())
-        yield from enumerate(node.members or ())
-        for state in node.states or ():
-            yield from _named(state.pairs if isinstance(state, Pairs) else ())
-
-
-def _named(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[str | int, object]]:
-    return ((key, child) for key, child in pairs if isinstance(key, str | int))
+def _of_pickle(root: object) -> Scalars:
+    return {names.join(path): value for path, value in leaves(root) if not isinstance(value, Literal)}
 
 
 @dataclass(frozen=True, slots=True)

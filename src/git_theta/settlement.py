@@ -7,7 +7,7 @@ merge can be done again at any time. The choices are kept below `<git dir>/theta
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,16 +81,16 @@ def _load(place: Path, oids: Sequence[str]) -> tuple[Rule, ...]:
     return ()
 
 
-def choose(repository: Repository, conflict: Conflict, rule: Rule) -> Conflict:
+def choose(repository: Repository, conflict: Conflict, rule: Rule, undecided: Iterable[str]) -> Conflict:
     """The conflict with one more choice, which comes before those that were made earlier, and is kept.
 
-    Raises ConfigError where it matches no parameter.
+    Raises ConfigError where it matches no parameter, and nothing of what is `undecided`.
     """
     if rule.pattern == SKELETON and rule.strategy not in COPIES:
         raise ConfigError(f"what is no parameter can be taken from {', '.join(COPIES)} only, not by '{rule.strategy}'")
     sides = [conflict.versions.base, conflict.versions.ours, conflict.versions.theirs]
     names = {name for side in sides if side is not None for name in side.parameters}
-    Rules((rule,)).check_used([*names, SKELETON])
+    Rules((rule,)).check_used([*names, SKELETON, *undecided])
     made = replace(conflict, choices=(rule, *conflict.choices))
     document = {"oids": list(conflict.oids), "rules": rulebook.format_environment(made.choices)}
     reconciliation.write_down(_place(repository, conflict.path), document)

@@ -77,8 +77,10 @@ def test_a_look_ahead_at_what_is_no_parameter(repo: Repo) -> None:
     branched(repo, save("1", 0), save("2", 1), save("3", 2))
     done = repo.theta("merge", "--plan", "other")
     assert done.code == 1
-    assert "both sides changed the metadata 'step'" in done.out
-    assert repo.theta("merge", "--plan", "other", "-s", "ours", "--param", "~skeleton").code == 0
+    assert "~skeleton/step  conflict  both sides changed it, from '1' to '2' and to '3'" in done.out
+    for pattern in ("~skeleton", "~skeleton/st*"):
+        assert repo.theta("merge", "--plan", "other", "-s", "ours", "--param", pattern).code == 0
+    assert "'~skeleton/stop' matches no" in repo.fails(3, "merge", "other", "-s", "ours", "-p", "~skeleton/stop")
 
 
 def test_what_only_one_side_changed_is_gits_own_affair(diverged: Repo) -> None:

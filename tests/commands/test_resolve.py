@@ -1,9 +1,11 @@
 """`git theta resolve`: what a merge left undecided is settled by parameter, by pattern, or by hand."""
 
+import io
 import json
 
 import pytest
 import safetensors.numpy
+import torch
 
 from tests.git.test_merge import LARGE, MEAN, MINE_N, NAME, THEIR_N, arrays, branched, content
 from tests.repositories import Repo
@@ -140,6 +142,29 @@ def test_metadata_that_both_sides_changed(repo: Repo) -> None:
 
     branched(repo, save("1", 0), save("2", 1), save("3", 2))
     repo.git("merge", "--no-edit", "other", accept=(1,))
-    assert "~skeleton" in repo.theta("resolve", NAME, "--list").out
+    assert "~skeleton/step" in repo.theta("resolve", NAME, "--list").out
     repo.ok("resolve", NAME, "--param", "~skeleton", "--strategy", "theirs")
     assert b'"step":"3"' in repo.read(NAME)[:100]  # its one key
+
+
+def test_scalars_of_a_pickle_that_both_sides_changed(repo: Repo) -> None:
+    def save(plus: float, **scalars: object) -> bytes:
+        buffer = io.BytesIO()
+        torch.save({"epoch": 1, "lr": 0.5, "note": "", **scalars, "w": torch.full((3,), float(plus))}, buffer)
+        return buffer.getvalue()
+
+    versions = save(0), save(2, epoch=200, lr=0.25), save(4, epoch=300, lr=0.75, note="on")
+    branched(repo, *versions, name="model.pt")
+    done = repo.run_git("merge", "--no-edit", "other")
+    assert done.code == 1
+    [epoch, lr] = [row for row in done.err.splitlines() if row.startswith("git-theta: ")]
+    assert "conflict: '~skeleton/epoch': both sides changed it, from 1 to 200 and to 300; ours is kept" in epoch
+    assert "git theta resolve model.pt --param '~skeleton/lr' --strategy ours" in lr
+    left = torch.load(io.BytesIO(repo.read("model.pt")))
+    assert (left["epoch"], left["lr"], left["note"], left["w"].tolist()) == (200, 0.25, "on", [3, 3, 3])
+    assert "matches no parameter" in repo.fails(3, "resolve", "model.pt", "-p", "~skeleton/eposh", "-s", "ours")
+    repo.theta("resolve", "model.pt", "--param", "~skeleton/lr", "--strategy", "average")
+    repo.ok("resolve", "model.pt", "--param", "~skeleton/ep*", "--strategy", "theirs")
+    left = torch.load(io.BytesIO(repo.read("model.pt")))
+    assert (left["epoch"], left["lr"], left["note"], left["w"].tolist()) == (300, 0.5, "on", [3, 3, 3])
+    assert repo.git("status", "--porcelain", "--untracked-files=no") == "M  model.pt\n"

@@ -311,3 +311,56 @@ def _described(*, signed: bool, zeros: bool) -> bytes:
         central += struct.pack("<4s6H3L5H2L", _CENTRAL, *fields) + name.encode()
         made += local + (b"PK\x07\x08" if signed and flags else b"") + descriptor
     return made + central + struct.pack("<4s4H2LH", _END, 0, 0, 2, 2, len(central), len(made), 0)
+
+
+def _row(offset: int, extra: bytes) -> tuple[BytesSource, Entry]:
+    """An entry's row of a directory, as if its local header lay at `offset`."""
+    row = struct.pack("<4s6H3L5H2L", _CENTRAL, 0, 0, 0, 0, 0, 0, 7, 4, 4, 1, len(extra), 0, 0, 0, 0, min(offset, _WIDE))
+    return BytesSource(row + b"a" + extra), Entry("a", 0, offset + 31, 4, 7, 0, offset, 0)
+
+
+_WIDE = 0xFFFFFFFF
+
+
+def test_an_entry_beyond_4_gib_is_moved_in_its_extra_field() -> None:
+    extra = struct.pack("<2H2x", 0x4246, 2) + struct.pack("<2HQ", 1, 8, 5 << 30)
+    source, entry = _row(5 << 30, extra)
+    moved = archive.directory_row(source, entry, 6 << 30, {})
+    assert moved == source.read(0, source.size).replace(struct.pack("<Q", 5 << 30), struct.pack("<Q", 6 << 30))
+
+
+@pytest.mark.parametrize(
+    ("offset", "extra", "place"),
+    [(100, b"", _WIDE), (5 << 30, b"", 6 << 30), (5 << 30, struct.pack("<2HL", 1, 4, 9), 6 << 30)],
+    ids=["over the limit", "no extra field", "a short extra field"],
+)
+def test_a_row_that_cannot_say_where_its_entry_lies(offset: int, extra: bytes, place: int) -> None:
+    with pytest.raises(FormatError, match=r"4 GiB|zip64"):
+        archive.directory_row(*_row(offset, extra), place, {})
+
+
+@pytest.mark.parametrize("count", [3, 70_000], ids=["zip", "zip64"])
+def test_a_directory_is_moved_with_its_end(count: int) -> None:
+    data = _zip({str(index): b"" for index in range(count)}, comment=b"end")
+    source = BytesSource(data)
+    entries = archive.read(source)
+    before = entries[0].central
+    rows = {entry.central: archive.directory_row(source, entry, entry.local, {}) for entry in entries}
+    assert data[:before] + archive.moved_directory(source, rows, before) == data
+    moved = data[:before] + bytes(100) + archive.moved_directory(source, rows, before + 100)
+    assert zipfile.ZipFile(io.BytesIO(moved)).testzip() is None
+    assert [entry.name for entry in _read(moved)] == [entry.name for entry in entries]
+
+
+def test_a_zip64_end_record_within_the_directory_is_not_moved() -> None:
+    data = _zip({str(index): b"" for index in range(70_000)})
+    end = data.rindex(b"PK\x06\x06")
+    record = data[end : end + 56]
+    before = _read(data)[0].central
+    # The directory goes on behind the record, so that its end lies behind it.
+    locator, last = data[end + 56 : end + 76], data[end + 76 :]
+    lying = bytearray(record)
+    struct.pack_into("<Q", lying, 40, end + 56 - before)
+    made = data[:end] + bytes(lying) + locator + last
+    with pytest.raises(FormatError, match="lies before"):
+        archive.moved_directory(BytesSource(made), {}, before + 1)

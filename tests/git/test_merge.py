@@ -41,16 +41,16 @@ MERGED = content(a__weight=MEAN, b__weight=BASE["b.weight"] + 1, c__weight=BASE[
 MINE_N, THEIR_N = np.array([5, 2, 3], "<i8"), np.array([6, 2, 9], "<i8")
 
 
-def branched(repo: Repo, base: bytes, ours: bytes, theirs: bytes) -> Repo:
+def branched(repo: Repo, base: bytes, ours: bytes, theirs: bytes, name: str = NAME) -> Repo:
     """`main` with ours checked out, and `other` with theirs, both from one commit."""
-    repo.track("*.safetensors")
-    repo.write(NAME, base)
+    repo.track(f"*{Path(name).suffix}")
+    repo.write(name, base)
     repo.commit("base")
     repo.git("branch", "other")
-    repo.write(NAME, ours)
+    repo.write(name, ours)
     repo.commit("ours")
     repo.git("checkout", "--quiet", "other")
-    repo.write(NAME, theirs)
+    repo.write(name, theirs)
     repo.commit("theirs")
     repo.git("checkout", "--quiet", "main")
     return repo

@@ -57,7 +57,7 @@ def command(
 
     joined = joining.branches(place.repository, branch)
     found = list(joining.files(place.repository, joined))
-    plans = _plans(found, chosen, merging.rules(place, [file.path for file in found]) if found else {})
+    plans = _plans(place, found, chosen, merging.rules(place, [file.path for file in found]) if found else {})
     if only_plan:
         return _print_plan(_looked_at(place, plans), as_json=as_json)
     if len(joined.others) > 1:
@@ -90,27 +90,42 @@ class _Planned:
     plan: "Plan"
 
 
-def _plans(found: Sequence["File"], chosen: Sequence["Rule"], rules: Mapping[bytes, "Rules"]) -> list[_Planned]:
+def _plans(
+    place: Place, found: Sequence["File"], chosen: Sequence["Rule"], rules: Mapping[bytes, "Rules"]
+) -> list[_Planned]:
     """What would become of each file.
 
     Raises ConfigError for a rule of this merge that matches nothing anywhere, or has weights for other than its sides.
     """
     from git_theta import reconciliation
     from git_theta.merges.base import Options
-    from git_theta.rules import SKELETON, Rules
+    from git_theta.rules import Rules
 
-    names = {SKELETON}
     made = []
     for file in found:
-        names.update(*(side.parameters for side in file.versions.sides))
         ordered = Rules((*chosen, *rules[file.path].rules))
         made.append(_Planned(file, ordered, reconciliation.plan(file.versions, ordered)))
         for one in made[-1].plan.merged:
             if "weights" in one.options:
                 Options(one.options).weights(len(one.sides or (0, 1)))
     if found:
-        Rules(tuple(chosen)).check_used(names)
+        _check_used(place, found, Rules(tuple(chosen)))
     return made
+
+
+def _check_used(place: Place, found: Sequence["File"], chosen: "Rules") -> None:
+    """Raise ConfigError for a rule of this merge that matches nothing, as far as what is here tells."""
+    from git_theta import placement
+    from git_theta.rules import SKELETON
+
+    names = {SKELETON}.union(*(side.parameters for file in found for side in file.versions.sides))
+    if not any(rule.pattern.startswith(f"{SKELETON}/") for rule in chosen.rules):
+        chosen.check_used(names)
+        return
+    with merging.merger(place) as merger, suppress(DataError):  # the merge itself fetches layouts
+        for file in found:
+            names |= placement.read(file.versions.base, file.versions.sides, merger.depot).scalars()
+        chosen.check_used(names)
 
 
 def _looked_at(place: Place, plans: Sequence[_Planned]) -> list[_Planned]:

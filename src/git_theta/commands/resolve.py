@@ -56,7 +56,7 @@ def command(
 
     Choices come before the rules of the merge, the last one first, and are kept until all are made. The file in the
     worktree follows each choice; once nothing is undecided it is staged, and `git commit` or `git rebase --continue`
-    goes on. "~skeleton" is the name of what the file says beside its parameters.
+    goes on. "~skeleton" is the name of what the file says beside its parameters, "~skeleton/epoch" of one scalar in it.
     """
     if strategy is None and (patterns or assignments or added or grown):
         raise click.UsageError("--param, --set, --added and --grown need a --strategy.")
@@ -99,8 +99,9 @@ class _Session:
         from git_theta import settlement
 
         conflict = self.conflict
+        undecided = [one.name for one in self.made.conflicts]
         for rule in rules:
-            conflict = settlement.choose(self.merger.repository, conflict, rule)
+            conflict = settlement.choose(self.merger.repository, conflict, rule, undecided)
         with output.progress(conflict.versions.ours.size) as begin:
             made = settlement.settle(self.merger, conflict, self.made.manifest, begin(f"merging {self.path}"))
         return replace(self, conflict=conflict, made=made)

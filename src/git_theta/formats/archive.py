@@ -24,10 +24,14 @@ __all__ = [
     "MIN_COMPRESSED_BYTES",
     "STORED",
     "Entry",
+    "alignment",
     "directory_row",
     "end_record",
     "mended",
+    "moved_directory",
+    "moved_header",
     "read",
+    "renewed",
 ]
 
 STORED = 0
@@ -47,7 +51,15 @@ _ZIP64_EXTRA = 1
 _DESCRIPTOR_FOLLOWS = 0x8
 _DESCRIPTOR = b"PK\x07\x08"
 _CRC = _OFFSET = struct.Struct("<L")
+_SUMS = struct.Struct("<3L")  # CRC-32 and the two sizes, as they stand side by side
 _CRC_IN_CENTRAL, _CRC_IN_LOCAL, _OFFSET_IN_CENTRAL = 16, 14, 42
+_SIZES_IN_CENTRAL = (20, 24)
+_OFFSET_IN_END, _OFFSET_IN_END64 = 16, 48
+_EXTRA_SIZE = struct.Struct("<H")
+_EXTRA_SIZE_IN_LOCAL = 28
+_PADDING = struct.Struct("<2H")
+_PADDED = int.from_bytes(b"FB", "little")  # torch's extra field
+_MOST_ALIGNED = 1 << 14
 _CHUNK_BYTES = 2**20
 _WIDE = 0xFFFFFFFF
 
@@ -140,16 +152,114 @@ def mended(
 def directory_row(source: Source, entry: Entry, place: int, patches: Mapping[int, bytes]) -> bytes:
     """An entry's row of a directory in which its local header lies at `place`, with `patches` of `mended` put in.
 
-    Raises FormatError for one beyond 4 GiB, whose row would need another extra field.
+    Raises FormatError where the row would need another extra field, on one side of 4 GiB or the other.
     """
     head = bytearray(source.read(entry.central, _CENTRAL.size))
-    if max(place, entry.local) >= _WIDE:
-        raise FormatError(f"zip: entry {entry.name[:80]!r} lies beyond 4 GiB")
-    _OFFSET.pack_into(head, _OFFSET_IN_CENTRAL, place)
-    crc = entry.central + _CRC_IN_CENTRAL
-    if crc in patches:
-        head[_CRC_IN_CENTRAL : _CRC_IN_CENTRAL + _CRC.size] = patches[crc]
-    return bytes(head) + source.read(entry.central + _CENTRAL.size, sum(_CENTRAL.unpack(head)[10:13]))
+    row = head + source.read(entry.central + _CENTRAL.size, sum(_CENTRAL.unpack(head)[10:13]))
+    fields = _CENTRAL.unpack(head)
+    if fields[16] == _WIDE:
+        if not _put_wide(row, _CENTRAL.size + fields[10], fields[11], (fields[8], fields[9]).count(_WIDE), place):
+            raise FormatError(f"zip: entry {entry.name[:80]!r} has no zip64 extra field for where it lies")
+    elif place >= _WIDE:
+        raise FormatError(f"zip: entry {entry.name[:80]!r} would lie beyond 4 GiB")
+    else:
+        _OFFSET.pack_into(row, _OFFSET_IN_CENTRAL, place)
+    for at in (_CRC_IN_CENTRAL, *_SIZES_IN_CENTRAL):
+        new = patches.get(entry.central + at)
+        row[at : at + 4] = new or row[at : at + 4]
+    return bytes(row)
+
+
+def _put_wide(row: bytearray, start: int, size: int, index: int, value: int) -> bool:
+    """Put a number into a zip64 extra field, as its `index`-th; whether there is room for it."""
+    at = start
+    while at <= start + size - 4:
+        kind, length = struct.unpack_from("<2H", row, at)
+        if kind == _ZIP64_EXTRA and 8 * (index + 1) <= length <= start + size - at - 4:
+            struct.pack_into("<Q", row, at + 4 + 8 * index, value)
+            return True
+        at += 4 + length
+    return False
+
+
+def renewed(record: bytes, entry: Entry, data: bytes) -> tuple[bytes, dict[int, bytes]]:
+    """An entry's record (local header, bytes, and what follows) with other bytes, and patches for `directory_row`.
+
+    Raises FormatError for one whose sizes stand elsewhere, as beyond 4 GiB.
+    """
+    start = entry.offset - entry.local
+    head, tail = bytearray(record[:start]), bytearray(record[start + entry.size :])
+    old, new = _SUMS.pack(entry.crc, entry.size, entry.size), _SUMS.pack(zlib.crc32(data), len(data), len(data))
+    here = slice(_CRC_IN_LOCAL, _CRC_IN_LOCAL + _SUMS.size)
+    behind = slice(len(_DESCRIPTOR) * tail.startswith(_DESCRIPTOR), None)
+    described = bool(entry.flags & _DESCRIPTOR_FOLLOWS)
+    if head[here] == old:
+        head[here] = new
+    elif not described or any(head[here]):
+        raise FormatError(f"zip: the sizes of entry {entry.name[:80]!r} do not stand in its header")
+    if described:
+        if len(tail) - (behind.start or 0) != _SUMS.size or tail[behind] != old:
+            raise FormatError(f"zip: the sizes of entry {entry.name[:80]!r} do not stand behind it")
+        tail[behind] = new
+    places = (_CRC_IN_CENTRAL, *_SIZES_IN_CENTRAL)
+    patches = {entry.central + place: new[4 * index : 4 * index + 4] for index, place in enumerate(places)}
+    return bytes(head) + data + bytes(tail), patches
+
+
+def alignment(source: Source, entries: Sequence[Entry]) -> int:
+    """What the places of entries that are padded, as torch does it, are multiples of."""
+    places = 0
+    for entry in entries:
+        if _padding(source.read(entry.local, entry.offset - entry.local)) is not None:
+            places |= entry.offset
+    return min(places & -places, _MOST_ALIGNED) or 1
+
+
+def moved_header(record: bytes, entry: Entry, place: int, aligned: int) -> bytes:
+    """An entry's record that is to lie at `place`, padded as before, so that its bytes are aligned."""
+    size = entry.offset - entry.local
+    at = _padding(record[:size])
+    if at is None:
+        return record
+    padding = -(place + at + _PADDING.size) % aligned
+    head = bytearray(record[:at]) + _PADDING.pack(_PADDED, padding) + b"Z" * padding
+    _EXTRA_SIZE.pack_into(head, _EXTRA_SIZE_IN_LOCAL, len(head) - _LOCAL.size - _LOCAL.unpack_from(head)[9])
+    return bytes(head) + record[size:]
+
+
+def _padding(head: bytes) -> int | None:
+    """Where in a local header the extra field that pads it begins; None if it does not end with such."""
+    at: int = _LOCAL.size + _LOCAL.unpack_from(head)[9]
+    while at <= len(head) - _PADDING.size:
+        kind, length = _PADDING.unpack_from(head, at)
+        if kind == _PADDED and at + _PADDING.size + length == len(head):
+            return at
+        at += _PADDING.size + length
+    return None
+
+
+def moved_directory(source: Source, rows: Mapping[int, bytes], place: int) -> bytes:
+    """The directory with these rows, by where they stood, and the end of the archive; it is to lie at `place`.
+
+    Raises FormatError where it would need zip64 records that are not there.
+    """
+    directory = _find_directory(source)
+    end = directory.offset + directory.size
+    tail = bytearray(source.read(end, source.size - end))
+    shift = place - directory.offset
+    last = _find_end(bytes(tail))
+    if _find_directory64(source, end + last) is not None:
+        (record,) = struct.unpack_from("<Q", tail, last - _LOCATOR.size + 8) if last >= _LOCATOR.size else (0,)
+        if record < end:
+            raise FormatError("zip: the zip64 end record lies before the directory's end")
+        struct.pack_into("<Q", tail, last - _LOCATOR.size + 8, record + shift)
+        struct.pack_into("<Q", tail, record - end + _OFFSET_IN_END64, place)
+    (offset,) = _OFFSET.unpack_from(tail, last + _OFFSET_IN_END)
+    if offset != _WIDE:
+        if offset + shift >= _WIDE:
+            raise FormatError("zip: the directory would lie beyond 4 GiB")
+        _OFFSET.pack_into(tail, last + _OFFSET_IN_END, offset + shift)
+    return b"".join([*(rows[at] for at in sorted(rows)), tail])
 
 
 def end_record(count: int, size: int, offset: int) -> bytes:

@@ -10,22 +10,26 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from git_theta.errors import ConflictError
+from git_theta.names import shown
 from git_theta.source import Source
 from git_theta.tensor import View
 
 __all__ = [
     "HEAD_SIZE_BYTES",
     "MAX_SPANS",
+    "NOTHING",
     "Checksum",
     "Composer",
     "Format",
     "Piece",
     "Sealed",
+    "Settle",
     "Span",
     "Version",
     "Versions",
     "Wanted",
     "agreed",
+    "refuse",
     "whole",
     "winner",
 ]
@@ -98,6 +102,19 @@ class Version:
     digests: Mapping[str, str]
 
 
+NOTHING = object()
+"""What a version has that does not have something."""
+
+Settle = Callable[[str, object, object, object], object]
+"""Says what becomes of something beside the tensors that both sides changed, by its name: what base, ours or theirs
+have of it, which may be NOTHING, or another number. Raises ConflictError where a merge is not to go on without that."""
+
+
+def refuse(name: str, _base: object, _ours: object, _theirs: object) -> object:
+    """Settle nothing."""
+    raise ConflictError(f"both sides changed '{shown(name[:80])}'")
+
+
 @dataclass(frozen=True, slots=True)
 class Versions:
     """What a merge is of; `base` is None where there is no common ancestor."""
@@ -105,6 +122,13 @@ class Versions:
     base: Version | None
     ours: Version
     theirs: Version
+    settle: Settle = refuse
+
+    def settled(self, name: str, base: object, ours: object, theirs: object) -> object:
+        """Of three versions of something beside the tensors, what a three-way merge takes, or else `settle`."""
+        if ours == theirs or base == theirs:
+            return ours
+        return theirs if base == ours else self.settle(name, base, ours, theirs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,17 @@ from dataclasses import dataclass
 
 from git_theta.errors import FormatError
 
-__all__ = ["MAX_OPCODES", "MAX_SIZE_BYTES", "Global", "Pairs", "Persistent", "Pickle", "Record", "read"]
+__all__ = [
+    "MAX_OPCODES",
+    "MAX_SIZE_BYTES",
+    "Global",
+    "Literal",
+    "Pairs",
+    "Persistent",
+    "Pickle",
+    "Record",
+    "read",
+]
 
 MAX_SIZE_BYTES = 64 << 20
 MAX_OPCODES = 5_000_000
@@ -67,22 +77,36 @@ class Record:
     members: list[object] | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Literal:
+    """A number, text, bool or None, and where its opcode and argument stand; `shared` if it stands for several."""
+
+    value: bool | int | float | str | None
+    begin: int
+    end: int
+    shared: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pickle:
-    """A pickle's object, the persistent ids in the order in which they are loaded, and the offset behind its STOP.
+    """A pickle's object, the persistent ids in the order in which they are loaded, where it begins, and its STOP ends.
 
     Numbers, strings, bytes, bool and None are themselves; lists and sets are lists, tuples and frozensets are tuples.
+    `frames` are where the arguments of FRAME opcodes stand.
     """
 
     root: object
     persistent: list[Persistent]
+    start: int
     end: int
+    frames: tuple[int, ...] = ()
 
 
-def read(data: bytes, start: int = 0) -> Pickle:
+def read(data: bytes, start: int = 0, *, placed: bool = False) -> Pickle:
     """The pickle that begins at `start`; what follows it is not looked at.
 
-    Raises FormatError for anything that is not one whole well-formed pickle within the limits.
+    If `placed`, numbers, strings, bools and None are `Literal`s. Raises FormatError for anything that is not one whole
+    well-formed pickle within the limits.
     """
     if len(data) - start > MAX_SIZE_BYTES:
         raise FormatError(f"a pickle of {len(data) - start} bytes is above the limit of {MAX_SIZE_BYTES}")
@@ -90,20 +114,26 @@ def read(data: bytes, start: int = 0) -> Pickle:
     stream.seek(start)
     machine = _Machine()
     count = 0
+    frames = []
     try:
-        for opcode, argument, _ in pickletools.genops(stream):
+        for opcode, argument, position in pickletools.genops(stream):
             count += 1
             if count > MAX_OPCODES:
                 raise FormatError(f"a pickle has more than {MAX_OPCODES} opcodes")
-            if argument is None:
+            if placed and opcode.name in _SCALARS:
+                value = argument if opcode.arg is not None else _CONSTANTS[opcode.name]
+                machine.stack.append(Literal(value, position or 0, stream.tell()))
+            elif argument is None:
                 _WITHOUT_ARGUMENT[opcode.name](machine)
             else:
                 _WITH_ARGUMENT[opcode.name](machine, argument)
+                if placed and opcode.name == "FRAME":
+                    frames.append((position or 0) + 1)
     except _GENOPS_ERRORS as e:
         raise FormatError(f"pickle: opcode {count + 1}: {str(e)[:200] or type(e).__name__}") from e
     except (IndexError, KeyError) as e:  # the machine's own stack and memo
         raise FormatError(f"pickle: opcode {count}: it takes what the stack or the memo does not have") from e
-    return Pickle(machine.stack[-1], machine.persistent, stream.tell())
+    return Pickle(machine.stack[-1], machine.persistent, start, stream.tell(), tuple(frames))
 
 
 class _Machine:
@@ -180,7 +210,13 @@ def _pop_mark(machine: _Machine) -> None:
 
 
 def _dup(machine: _Machine) -> None:
-    machine.stack.append(machine.stack[-1])
+    _push_again(machine, machine.stack[-1])
+
+
+def _push_again(machine: _Machine, item: object) -> None:
+    if isinstance(item, Literal):
+        item.shared = True
+    machine.stack.append(item)
 
 
 def _list(machine: _Machine) -> None:
@@ -261,7 +297,7 @@ def _extend(target: object, items: list[object]) -> None:
 
 
 def _get(machine: _Machine, argument: object) -> None:
-    machine.stack.append(machine.memo[_slot(argument)])
+    _push_again(machine, machine.memo[_slot(argument)])
 
 
 def _put(machine: _Machine, argument: object) -> None:
@@ -288,8 +324,9 @@ def _named(argument: object) -> Global:
 
 
 def _stack_global(machine: _Machine) -> None:
-    name = machine.stack.pop()
-    module = machine.stack.pop()
+    name, module = (
+        item.value if isinstance(item, Literal) else item for item in (machine.stack.pop(), machine.stack.pop())
+    )
     if not isinstance(module, str) or not isinstance(name, str):
         raise FormatError("pickle: a global's name is no string")
     machine.stack.append(Global(module, name))
@@ -350,6 +387,8 @@ _LITERALS = (
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
     "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
 )
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_SCALARS = frozenset(word for word in _LITERALS.split() if "BYTE" not in word) | _CONSTANTS.keys()
 # The opcodes that have an argument in the stream, and those that have none.
 _WITH_ARGUMENT: dict[str, Callable[[_Machine, object], None]] = {
     **dict.fromkeys(_LITERALS.split(), _push),

@@ -13,7 +13,7 @@ from git_theta import names, tensor
 from git_theta.errors import ConflictError, FormatError
 from git_theta.formats import archive
 from git_theta.formats.archive import Entry
-from git_theta.formats.base import Checksum, Piece, Span, Versions, Wanted, agreed
+from git_theta.formats.base import NOTHING, Checksum, Piece, Span, Versions, Wanted
 from git_theta.formats.npy import read_array
 from git_theta.formats.repacking import Archive, Packer
 from git_theta.names import shown
@@ -47,7 +47,7 @@ class NpzFormat:
         """An archive of the wanted arrays, each as the version wrote it that has one of its kind."""
         packer = Packer(versions, wanted, checksum)
         names = dict.fromkeys([*packer.ours.entries, *packer.theirs.entries, *(f"{name}{_SUFFIX}" for name in wanted)])
-        members = [member for name in names if (member := _member(name, packer, wanted)) is not None]
+        members = [member for name in names if (member := _member(name, packer, versions, wanted)) is not None]
         for side in (packer.ours, packer.theirs):
             if members == [(side, entry) for entry in side.entries.values()]:
                 return packer.refill(side)
@@ -72,7 +72,9 @@ def _span(source: Source, entry: Entry) -> Span | None:
     return Span(name, entry.offset, entry.size, tensor.OPAQUE, (entry.size,))
 
 
-def _member(name: str, packer: Packer, wanted: Mapping[str, Wanted]) -> tuple[Archive, Entry] | None:
+def _member(
+    name: str, packer: Packer, versions: Versions, wanted: Mapping[str, Wanted]
+) -> tuple[Archive, Entry] | None:
     """The entry of the new archive with this name, and whose it is; None where there is none.
 
     One without an array is merged as a whole.
@@ -84,12 +86,12 @@ def _member(name: str, packer: Packer, wanted: Mapping[str, Wanted]) -> tuple[Ar
         if side is None or name not in side.entries:
             raise ConflictError(f"no version has an entry {shown(name[:80])} of its dtype and shape")
         return side, side.entries[name]
-    base, ours, theirs = (
-        None if side is None or name not in side.entries else side.content(side.entries[name])
-        for side in (packer.base, packer.ours, packer.theirs)
-    )
-    if any(isinstance(piece, str) for row in (base, ours, theirs) for piece in row or ()):
+    versed = (packer.base, packer.ours, packer.theirs)
+    rows = [
+        NOTHING if side is None or name not in side.entries else side.content(side.entries[name]) for side in versed
+    ]
+    if any(isinstance(piece, str) for row in rows if isinstance(row, list) for piece in row):
         return None  # an array that the result does not have
-    taken = agreed(base, ours, theirs, f"the entry {shown(name[:80])}")
-    side = packer.ours if taken is ours else packer.theirs
-    return None if taken is None else (side, side.entries[name])
+    taken = versions.settled(names.join((name,)), *rows)
+    found = [side for side, row in zip(versed, rows, strict=True) if side is not None and row is taken]
+    return (found[-1], found[-1].entries[name]) if found and taken is not NOTHING else None

@@ -107,11 +107,30 @@ class Packer:
         sides = [side for side in (self.ours, self.theirs, self.base) if side is not None]
         return next(side for side in sides if side.version is version)
 
-    def refill(self, side: Archive) -> list[Piece]:
-        """A version's archive, with the wanted values in it."""
+    def refill(self, side: Archive, renewed: tuple[Entry, bytes] | None = None) -> list[Piece]:
+        """A version's archive, with the wanted values in it, and perhaps other bytes for an entry without a tensor."""
         if self._wanted.keys() != {span.name for span in side.version.spans}:
             raise ConflictError("its parameters are those of neither side's file, and the format cannot add any")
-        return list(side.cut(0, side.version.source.size, self._patches(side)))
+        source, patches = side.version.source, self._patches(side)
+        if renewed is None:
+            return list(side.cut(0, source.size, patches))
+        entries = list(side.entries.values())
+        pieces: list[Piece] = [source.read(0, entries[0].local)]
+        size = entries[0].local
+        rows: dict[int, bytes] = {}
+        aligned = archive.alignment(source, entries)
+        for entry in entries:
+            head, *rest = side.record(entry, patches)
+            texts = patches.texts
+            if isinstance(head, str) or (entry == renewed[0] and rest):
+                raise ConflictError("a tensor lies over what the archive says of its entries")
+            if entry == renewed[0]:
+                head, texts = archive.renewed(head, entry, renewed[1])
+            rows[entry.central] = archive.directory_row(source, entry, size, texts)
+            record: list[Piece] = [archive.moved_header(head, entry, size, aligned), *rest]
+            pieces += record
+            size += sum(self._size(piece) for piece in record)
+        return [*pieces, archive.moved_directory(source, rows, size)]
 
     def pack(self, members: Sequence[tuple[Archive, Entry]]) -> list[Piece]:
         """An archive of entries of several versions, in this order."""

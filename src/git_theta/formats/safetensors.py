@@ -13,8 +13,7 @@ from typing import TypeGuard
 
 from git_theta import names, tensor
 from git_theta.errors import FormatError
-from git_theta.formats.base import MAX_SPANS, Checksum, Piece, Span, Versions, Wanted, agreed, whole
-from git_theta.names import shown
+from git_theta.formats.base import MAX_SPANS, NOTHING, Checksum, Piece, Span, Versions, Wanted, whole
 from git_theta.source import Source
 
 __all__ = ["FORMAT", "MAX_HEADER_BYTES", "SafetensorsFormat"]
@@ -47,7 +46,7 @@ class SafetensorsFormat:
         """A file of the wanted tensors, with metadata merged key by key; a side's header serves if it says the same."""
         sides = [side for side in (versions.ours, versions.theirs, versions.base) if side is not None]
         headers = [_read_header(side.source)[0] for side in sides]
-        metadata = _merged_metadata([header.get(_METADATA) for header in headers])
+        metadata = _merged_metadata([header.get(_METADATA) for header in headers], versions)
         kinds = {name: _kind(row.span) for name, row in wanted.items()}
         for side, header in zip(sides[:2], headers, strict=False):
             if header.get(_METADATA) == metadata and {span.name: _kind(span) for span in side.spans} == kinds:
@@ -125,16 +124,16 @@ def _kind(span: Span) -> tuple[object, ...]:
     return span.dtype, span.shape, span.size
 
 
-def _merged_metadata(found: Sequence[object]) -> object:
+def _merged_metadata(found: Sequence[object], versions: Versions) -> object:
     """The metadata of ours, theirs and perhaps the base, merged key by key; None for none."""
     rows = [row if isinstance(row, dict) else {} for row in found]
     ours, theirs = rows[:2]
     base = rows[2] if len(rows) > 2 else {}
-    keys = dict.fromkeys([*ours, *theirs])
     merged = {
-        key: agreed(base.get(key), ours.get(key), theirs.get(key), f"the metadata '{shown(key[:80])}'") for key in keys
+        key: versions.settled(names.join((key,)), *(row.get(key, NOTHING) for row in (base, ours, theirs)))
+        for key in dict.fromkeys([*ours, *theirs])
     }
-    kept = {key: value for key, value in merged.items() if value is not None}
+    kept = {key: value for key, value in merged.items() if value is not NOTHING}
     return kept if kept or {} in found[:2] else None
 
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 from git_theta import tensor
 from git_theta.errors import FormatError
-from git_theta.formats import inert_pickle
-from git_theta.formats.base import Checksum, Piece, Span, Version, Versions, Wanted, whole, winner
+from git_theta.formats import inert_pickle, pickled
+from git_theta.formats.base import Checksum, Piece, Span, Version, Versions, Wanted, whole
 from git_theta.formats.inert_pickle import Pickle
 from git_theta.formats.torch_objects import Root, Storage, find_uses, parse_storage
 from git_theta.formats.torch_storages import Region, group, make_spans, opaque_span
@@ -27,7 +27,8 @@ _MAGIC_BYTES = _MAGIC.to_bytes(10, "little")
 _PROTOCOL_VERSION = 1001
 _FIRST_READ_BYTES = 1 << 20
 _COUNT_BYTES = 8
-_STRING = re.compile(rb"X(?=(.{4}))", re.DOTALL)  # pickle's BINUNICODE, which a length of four bytes follows
+# Pickle's BINUNICODE and SHORT_BINUNICODE, which a length of four bytes, or of one, follows.
+_STRING = re.compile(rb"X(?=(.{4}))|\x8c(?=(.))", re.DOTALL)
 
 
 class TorchLegacyFormat:
@@ -56,8 +57,14 @@ class TorchLegacyFormat:
         return spans + [opaque_span([f"~storage/{rank}"], region) for rank, region in enumerate(unused)]
 
     def compose(self, versions: Versions, wanted: Mapping[str, Wanted], checksum: Checksum) -> Sequence[Piece]:
-        """The file of the side whose pickles count."""
-        return whole(winner(versions, _essence))
+        """The file of the side whose pickles count, with the merged scalars in it."""
+        base = _side(versions.base) if versions.base else None
+        ours, theirs = _side(versions.ours), _side(versions.theirs)
+        taken, text = pickled.merge(base, ours, theirs, versions.settle)
+        pieces = whole(versions.ours if taken is ours else versions.theirs)
+        if text is not None and isinstance(pieces[0], bytes):
+            pieces[0] = b"".join([pieces[0][: taken.text.start], text, pieces[0][taken.text.end :]])
+        return pieces
 
 
 FORMAT = TorchLegacyFormat()
@@ -78,21 +85,30 @@ def _read_pickles(source: Source) -> tuple[Pickle, list[str], int]:
         size *= 8
 
 
-def _essence(version: Version) -> bytes:
-    """The pickles before the storages' keys, each key being its rank: it is a memory address, and means no more."""
+def _side(version: Version) -> pickled.Side:
+    """The pickle of what was saved, and all pickles before the storages' keys without its scalars.
+
+    There a key is its rank: it is a memory address, and means no more.
+    """
     saved, _, _ = _read_pickles(version.source)
-    text = version.source.read(0, saved.end)
+    data = version.source.read(0, saved.end)
     storages = [found for found in map(parse_storage, saved.persistent) if found is not None]
     ranks = {key.encode(): rank for rank, key in enumerate(dict.fromkeys(storage.key for storage in storages))}
-    made = []
-    end = 0
-    for found in _STRING.finditer(text):
-        start = found.end() + 4
-        name = text[start : start + int.from_bytes(found[1], "little")]
-        if found.start() >= end and name in ranks:
-            made += [text[end : found.start()], b"%d" % ranks[name]]
-            end = start + len(name)
-    return b"".join([*made, text[end:]])
+
+    def ranked(text: bytes) -> bytes:
+        made = []
+        end = 0
+        for found in _STRING.finditer(text):
+            length = found[1] or found[2]
+            start = found.end() + len(length)
+            name = text[start : start + int.from_bytes(length, "little")]
+            if found.start() >= end and name in ranks:
+                made += [text[end : found.start()], b"%d" % ranks[name]]
+                end = start + len(name)
+        return b"".join([*made, text[end:]])
+
+    text = pickled.parse(data, saved.start)
+    return pickled.Side(text, [data[: saved.start], text.structure(ranked)])
 
 
 def _parse_pickles(data: bytes) -> tuple[Pickle, list[str], int]:

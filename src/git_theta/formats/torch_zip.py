@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from git_theta import names, tensor
 from git_theta.errors import FormatError
-from git_theta.formats import archive, inert_pickle
+from git_theta.formats import archive, inert_pickle, pickled
 from git_theta.formats.archive import Entry
-from git_theta.formats.base import Checksum, Piece, Span, Versions, Wanted, winner
+from git_theta.formats.base import Checksum, Piece, Span, Versions, Wanted
 from git_theta.formats.repacking import Archive, Packer
 from git_theta.formats.torch_objects import Root, find_uses
 from git_theta.formats.torch_storages import Region, group, make_spans, opaque_span
@@ -27,6 +27,7 @@ __all__ = ["FORMAT", "TorchFormat"]
 
 _NUMBER = re.compile(r"(0|[1-9][0-9]{0,17})\Z")  # a storage's key, shown as it is; others are escaped as strings are
 _FOLDERS = ("data/", "constants/")
+_PICKLE = "data.pkl"
 _IDENTITY = ".data/serialization_id"  # a hash of names and checksums, which torch does not look at
 
 
@@ -40,7 +41,7 @@ class TorchFormat:
 
     def spans(self, source: Source) -> Sequence[Span]:
         entries = _entries(source)
-        roots = [Root(_unpickle(source, entries, "data.pkl"), folder="data/")]
+        roots = [Root(_unpickle(source, entries, _PICKLE), folder="data/")]
         if "constants.pkl" in entries:
             roots.append(Root(_unpickle(source, entries, "constants.pkl"), "constants", folder="constants/"))
         big_endian = "byteorder" in entries and _read(source, entries["byteorder"], 16) == b"big"
@@ -59,10 +60,13 @@ class TorchFormat:
         return archive.mended(source, changed)
 
     def compose(self, versions: Versions, wanted: Mapping[str, Wanted], checksum: Checksum) -> Sequence[Piece]:
-        """The file of the side whose pickles count, with the wanted values in it."""
+        """The file of the side whose pickles count, with the wanted values and the merged scalars in it."""
         packer = Packer(versions, wanted, checksum)
-        taken = winner(versions, lambda version: _essence(packer.archive(version)))
-        return packer.refill(packer.archive(taken))
+        sides = {side: _side(side) for side in (packer.base, packer.ours, packer.theirs) if side}
+        base = sides[packer.base] if packer.base else None
+        taken, text = pickled.merge(base, sides[packer.ours], sides[packer.theirs], versions.settle)
+        side = packer.ours if taken is sides[packer.ours] else packer.theirs
+        return packer.refill(side, None if text is None else (_pickle_of(side), text))
 
 
 FORMAT = TorchFormat()
@@ -102,10 +106,27 @@ def _unused(entries: Mapping[str, Entry], used: Mapping[str, object]) -> list[Sp
     return spans
 
 
-def _essence(side: Archive) -> object:
-    """What the archive says beside its storages: where they lie and what their bytes are does not matter."""
-    return [
-        (entry.name, entry.size, [piece for piece in side.content(entry) if not isinstance(piece, str)])
-        for entry in side.entries.values()
-        if not entry.name.endswith(_IDENTITY)
-    ]
+def _pickle_of(side: Archive) -> Entry:
+    """The entry of what was saved."""
+    name = f"{next(iter(side.entries), '').partition('/')[0]}/{_PICKLE}"
+    if name not in side.entries:
+        raise FormatError(f"torch: the archive has no {_PICKLE}")
+    return side.entries[name]
+
+
+def _side(side: Archive) -> pickled.Side:
+    """The pickle of what was saved, and what the archive says beside its scalars and its storages.
+
+    Where those lie, what their bytes are and what the root folder is called does not matter.
+    """
+    entry = _pickle_of(side)
+    rest = []
+    text = pickled.Text(b"")
+    for other in side.entries.values():
+        content = side.content(other)
+        if other == entry and len(content) == 1 and isinstance(content[0], bytes):
+            text = pickled.parse(content[0])
+        elif not other.name.endswith(_IDENTITY):
+            plain = [piece for piece in content if not isinstance(piece, str)]
+            rest.append((other.name.partition("/")[2], other.size, plain))
+    return pickled.Side(text, [text.structure(), rest])
