@@ -7,34 +7,42 @@ the second changes nothing: `git merge-tree` and `git show --remerge-diff` start
 """
 
 import os
-import signal
 import sys
-from contextlib import closing
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
 
-from git_theta import tracked
-from git_theta.errors import InputError, ThetaError
-from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
-from git_theta.names import shown_path
-from git_theta.source import FileSource
-from git_theta.tracked import Kind
-
+# All else is imported within `main`, which answers an interruption: imports take a while, `typing` included.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+    from typing import NoReturn
+
     from git_theta.depot import Depot
+    from git_theta.manifest import Manifest
 
 __all__ = ["main"]
 
 _CONFLICT = 1
+_STOPPED = 128
 
 
 def main() -> int:
     """Merge the files named by the arguments %O %A %B %P, and perhaps Git's names for the sides; the exit code."""
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _terminate)
-    path = sys.argv[4] if len(sys.argv) > 4 else "?"
+    try:
+        import signal
+
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), _terminate)
+        return _run(sys.argv[4] if len(sys.argv) > 4 else "?")
+    except KeyboardInterrupt:
+        sys.stderr.write("git-theta: not merged, ours is kept: it was stopped\n")
+        return _STOPPED
+
+
+def _run(path: str) -> int:
+    from git_theta.errors import InputError, ThetaError
+    from git_theta.names import shown_path
+
     try:
         if len(sys.argv) < 5:
             raise InputError("a merge driver is started with %O %A %B %P; run: git theta install")
@@ -43,27 +51,29 @@ def main() -> int:
         message = str(error)
     except OSError as error:
         message = f"{error.filename or ''}: {error.strerror or error}"
-    except KeyboardInterrupt:
-        sys.stderr.write(f"git-theta: {shown_path(path)}: not merged, ours is kept: it was stopped\n")
-        return 128
     except Exception:  # noqa: BLE001  # a bug: ours is kept, and there is something to report
         message = f"a bug in git-theta; please report it with {_log()}"
     sys.stderr.write(f"git-theta: {shown_path(path)}: not merged, ours is kept: {message}\n")
     return _CONFLICT
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+def _terminate(_number: int, _frame: "FrameType | None") -> "NoReturn":
     """Leave by way of every `finally`, so that temporary files are removed."""
-    sys.exit(128)
+    sys.exit(_STOPPED)
 
 
 def _merge(base: str, ours: str, theirs: str, path: str) -> int:
+    from contextlib import closing
+    from pathlib import Path
+
     from git_theta import manifest, reconciliation, rulebook
     from git_theta.config import SECTIONS, read_settings
     from git_theta.depot import open_depot
     from git_theta.drivers.meter import Meter
+    from git_theta.errors import InputError
     from git_theta.git import discover
     from git_theta.merges.arrays import torch_backend
+    from git_theta.names import shown_path
     from git_theta.outcome import Versions
 
     repository = discover()
@@ -90,9 +100,14 @@ def _merge(base: str, ours: str, theirs: str, path: str) -> int:
     return _CONFLICT if made.conflicts else 0
 
 
-def _read(place: Path, depot: "Depot") -> Manifest | None:
+def _read(place: "Path", depot: "Depot") -> "Manifest | None":
     """The manifest in a file of Git's; that of the checkpoint that lies there instead; None for an empty file."""
-    from git_theta import checkpoint
+    from git_theta import checkpoint, tracked
+    from git_theta.errors import InputError
+    from git_theta.manifest import MAX_MANIFEST_BYTES
+    from git_theta.names import shown_path
+    from git_theta.source import FileSource
+    from git_theta.tracked import Kind
 
     fd = os.open(place, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:

@@ -131,7 +131,8 @@ def parse(data: bytes, start: int = 0) -> Text:
                 raise FormatError("pickle: the names of its scalars are too long")
             twice.update([name] if name in found else [])
             found[name] = leaf
-    scalars = {name: leaf for name, leaf in found.items() if name not in twice}
+    rows = sorted((leaf.begin, name) for name, leaf in found.items() if name not in twice)
+    scalars = {name: found[name] for _, name in rows}
     return Text(data, start, made.end, scalars, made.frames)
 
 
