@@ -20,7 +20,7 @@ OPTIONS = st.fixed_dictionaries(
     {}, optional={"density": NUMBERS, "weights": st.tuples(NUMBERS, NUMBERS), "lambda": NUMBERS}
 )
 PATTERNS = st.text(min_size=1, max_size=20)
-FILES = st.dictionaries(st.just("fisher"), st.lists(st.text(), max_size=2).map(tuple))
+FILES = st.dictionaries(st.just("fisher"), st.lists(st.text(), min_size=1, max_size=2).map(tuple), min_size=1)
 RULES = st.one_of(
     st.builds(Rule, PATTERNS, st.just("ties"), OPTIONS, st.booleans(), st.booleans()),
     st.builds(Rule, PATTERNS, st.just("fisher"), st.just({}), st.booleans(), st.booleans(), FILES),
@@ -115,5 +115,5 @@ def test_the_documented_file_is_read_and_its_strategies_are_installed() -> None:
     text = Path("docs/reference/merging.md").read_text(encoding="utf-8")
     [example] = text.split("```yaml\n")[1:]
     made = parse(example.partition("```")[0].encode())
-    assert len(made) == 4
+    assert len(made) == 5
     assert {rule.strategy for one in made for rule in one.rules.rules} <= {*plugins.merges()}

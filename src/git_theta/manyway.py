@@ -88,6 +88,10 @@ def _merged(
     weights = options.get("weights")
     if isinstance(weights, tuple) and len(weights) == len(rows):
         options["weights"] = tuple(weights[index] for index in changed)
+    files = {
+        name: tuple(paths[index] for index in changed) if name in rule.sided and len(paths) == len(rows) else paths
+        for name, paths in rule.files.items()
+    }
     return Decision(
         name,
         Action.MERGE,
@@ -100,7 +104,7 @@ def _merged(
         first.dtype,
         first.shape,
         first.views,
-        rule.files,
+        files,
         sides=tuple(changed),
     )
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
-from git_theta import manyway, outcome, tensorfile, threeway, transfer
+from git_theta import manyway, outcome, plugins, tensorfile, threeway, transfer
 from git_theta.depot import Depot
 from git_theta.errors import InputError
 from git_theta.git import Repository
 from git_theta.merges.arrays import Backend
+from git_theta.merges.base import Sided
 from git_theta.names import shown, shown_path
 from git_theta.outcome import Outcome, Versions
 from git_theta.rules import SKELETON, Rules
@@ -25,7 +26,7 @@ from git_theta.tensor import Tensor
 from git_theta.tensorfile import TensorFile
 from git_theta.threeway import Action, Case, Decision, Plan
 
-__all__ = ["Merger", "plan", "remedies", "report_place", "rows", "write_down", "write_report"]
+__all__ = ["Merger", "check_files", "plan", "remedies", "report_place", "rows", "write_down", "write_report"]
 
 MOST_SHOWN = 20
 _VERSION = 1
@@ -47,8 +48,9 @@ class Merger:
         Raises as `transfer.fetch` and `outcome.apply` do, with nothing changed but the store.
         """
         made = plan(versions, rules)
-        transfer.fetch(self.repository, outcome.needed(made, versions), self.depot.store)
         with _Files() as files:
+            files.open(made)
+            transfer.fetch(self.repository, outcome.needed(made, versions), self.depot.store)
             return outcome.apply(
                 made, versions, rules, self.depot, backend=self.backend, files=files.read, progress=progress
             )
@@ -59,6 +61,12 @@ def plan(versions: Versions, rules: Rules) -> Plan:
     if versions.others:
         return manyway.plan(versions.base, versions.sides, rules)
     return threeway.plan(versions.base, versions.ours, versions.theirs, rules)
+
+
+def check_files(made: Plan) -> None:
+    """Raise InputError unless the further files that a merge reads are there, one for each side where it must be."""
+    with _Files() as files:
+        files.open(made)
 
 
 class _Files:
@@ -75,19 +83,36 @@ class _Files:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
+    def open(self, made: Plan) -> None:
+        """Open what the plan's strategies read; raises InputError for what cannot be, or is too little or too much."""
+        for one in made.merged:
+            merge = plugins.merge(one.strategy)
+            sides = len(one.sides or (0, 1))
+            for name in merge.sided if isinstance(merge, Sided) else ():
+                if len(one.files.get(name, ())) != sides:
+                    count = len(one.files.get(name, ()))
+                    raise InputError(
+                        f"strategy '{one.strategy}' has {count} '{name}' files for {sides} sides; name one for each"
+                    )
+            for path in {path for paths in one.files.values() for path in paths} - self._files.keys():
+                self._opened(path)
+
+    def _opened(self, path: str) -> TensorFile:
+        if path not in self._files:
+            try:
+                self._files[path] = self._open.enter_context(tensorfile.opened(Path(path)))
+            except InputError as error:
+                raise InputError(f"{shown_path(path)}: {error}; name the file that the strategy reads") from error
+            except OSError as error:
+                raise InputError(
+                    f"{shown_path(path)}: {error.strerror}; name the file that the strategy reads"
+                ) from error
+        return self._files[path]
+
     def read(self, path: str, name: str) -> Tensor | None:
         """The tensor of a name in a file; None where it has none. Raises InputError where it cannot be read."""
         with self._lock:
-            if path not in self._files:
-                try:
-                    self._files[path] = self._open.enter_context(tensorfile.opened(Path(path)))
-                except InputError as error:
-                    raise InputError(f"{shown_path(path)}: {error}") from error
-                except OSError as error:
-                    raise InputError(
-                        f"{shown_path(path)}: {error.strerror}; name the file that the strategy reads"
-                    ) from error
-            file = self._files[path]
+            file = self._opened(path)
             return file.read(name) if name in file.names else None
 
 

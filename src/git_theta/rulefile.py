@@ -158,7 +158,7 @@ def _rule(node: _Node) -> FileRule:
     for item in _listed(fields["parameters"], "parameters"):
         pattern = _text(item, "parameters")
         with _naming(item):
-            rules.append(replace(for_all, pattern=pattern))
+            rules.append(replace(for_all, pattern=pattern, line=item.start_mark.line + 1))
     return FileRule(Rules(tuple(rules)), node.start_mark.line + 1, _paths(fields))
 
 

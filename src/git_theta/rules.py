@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from git_theta import plugins
 from git_theta.errors import ConfigError
-from git_theta.merges.base import BOOLEAN, FLOAT, INTEGER, Merge, Options, read_options
+from git_theta.merges.base import BOOLEAN, FLOAT, INTEGER, Merge, Options, Sided, read_options
 from git_theta.names import shown
 
 __all__ = ["COPIES", "SKELETON", "Rule", "Rules"]
@@ -31,7 +31,7 @@ class Rule:
 
     `added`: merge what both sides added under one name, if it has one dtype and shape. `grown`: where one side added
     rows to a value that both changed, merge the rows that both have and keep the new ones. `files`: the paths of what
-    the strategy reads beside the values, by its names for them.
+    the strategy reads beside the values, by its names for them. `line`: where the pattern stands in a rules file, or 0.
     """
 
     pattern: str
@@ -40,6 +40,7 @@ class Rule:
     added: bool = False
     grown: bool = False
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    line: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < len(self.pattern) <= _MAX_PATTERN_LENGTH:
@@ -49,10 +50,21 @@ class Rule:
         if unread:
             has = f"it reads {', '.join(self.merge.files)}" if self.merge.files else "it reads none"
             raise ConfigError(f"strategy '{self.strategy}': there is no file '{shown(unread[0][:40])}'; {has}")
+        missing = [name for name in sorted(self.sided) if not self.files.get(name)]
+        if missing:
+            raise ConfigError(
+                f"strategy '{self.strategy}' needs '{missing[0]}' files; name one for each side under 'files' in "
+                f".theta-merge.yaml, or: git theta merge --file {missing[0]}=OURS,THEIRS"
+            )
 
     @property
     def merge(self) -> Merge:
         return plugins.merge(self.strategy)
+
+    @property
+    def sided(self) -> frozenset[str]:
+        """The names of files of which the strategy needs one for each side."""
+        return self.merge.sided if isinstance(self.merge, Sided) else frozenset()
 
     def parsed(self) -> Options:
         """The options; raises ConfigError where the strategy has no such."""

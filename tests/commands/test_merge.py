@@ -129,12 +129,56 @@ def test_what_cannot_be_done(diverged: Repo) -> None:
     assert "nowhere: no such branch" in diverged.fails(3, "merge", "nowhere")
     assert "there is no file 'x'" in diverged.fails(3, "merge", "other", "-s", "ties", "--file", "x=y")
     assert diverged.theta("merge", "other", "--set", "density=1").code == 2
-    done = diverged.run_theta("merge", "other", "-s", "fisher", "--file", "fisher=gone.safetensors,gone.safetensors")
-    assert done.code == 1
-    assert "not merged, ours is kept: " in done.err
-    assert "gone.safetensors" in done.err
+
+
+@pytest.mark.parametrize("plan", [(), ("--plan",)], ids=["merge", "plan"])
+def test_a_further_file_that_is_missing_is_said_before_anything_is_done(diverged: Repo, plan: tuple[str, ...]) -> None:
+    head = diverged.git("rev-parse", "HEAD")
+    diverged.write("notes.txt", b"no tensors")
+    diverged.write("one.safetensors", content())
+    for strategy, files, said in (
+        ("fisher", (), "strategy 'fisher' needs 'fisher' files; name one for each side"),
+        ("regmean", (), "strategy 'regmean' needs 'gram' files; name one for each side"),
+        ("fisher", ("fisher=gone.st,gone.st",), "gone.st: no such file; name the file that the strategy reads"),
+        ("regmean", ("gram=one.safetensors,gone.st",), "gone.st: no such file"),
+        ("fisher", ("fisher=notes.txt,one.safetensors",), "notes.txt: no tensor is found in it"),
+        (
+            "fisher",
+            ("fisher=one.safetensors",),
+            "strategy 'fisher' has 1 'fisher' files for 2 sides; name one for each",
+        ),
+        ("diloco-outer", ("momentum=gone.st",), "gone.st: no such file"),
+    ):
+        options = [word for file in files for word in ("--file", file)]
+        assert said in diverged.fails(3, "merge", *plan, "other", "-s", strategy, *options)
+    assert diverged.git("rev-parse", "HEAD") == head
     assert diverged.read(NAME) == OURS
-    diverged.git("merge", "--abort")
+    assert not (diverged.path / ".git" / "MERGE_HEAD").exists()
+
+
+def test_a_rule_of_the_repository_that_matches_nothing_is_a_warning(three: Repo) -> None:
+    three.write(
+        ".theta-merge.yaml",
+        b'rules:\n- parameters: ["a.*",\n    "lm_haed.*"]\n  strategy: theirs\n- {parameters: "x.*", strategy: ours}\n',
+    )
+    said = [
+        f"git-theta: warning: .theta-merge.yaml: line {line}: the pattern '{pattern}' matches no parameter; to see their "
+        "names: git theta info --full PATH"
+        for line, pattern in ((3, "lm_haed.*"), (5, "x.*"))
+    ]
+    done = three.theta("merge", "--plan", "other")
+    assert (done.code, done.err.splitlines()) == (0, said)
+    assert three.theta("merge", "other", "third").err.splitlines()[:2] == said
+    assert three.run_git("merge", "--no-edit", "other").err.splitlines() == said
+    assert arrays(three)["a.weight"].tobytes() == (LARGE + 4).tobytes()
+
+
+def test_a_rule_for_another_checkpoint_of_the_repository_is_no_warning(diverged: Repo) -> None:
+    diverged.write("second.safetensors", safetensors.numpy.save({"x.weight": LARGE}))
+    diverged.commit("second")
+    diverged.write(".theta-merge.yaml", b'rules: [{parameters: ["x.*", "~skeleton/step"], strategy: ours}]\n')
+    assert diverged.theta("merge", "--plan", "other").err == ""
+    assert "warning" not in diverged.run_git("merge", "--no-edit", "other").err
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`git theta merge`: a merge with a strategy of its own, a look at what a merge would do, or of several branches."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -58,6 +59,8 @@ def command(
     joined = joining.branches(place.repository, branch)
     found = list(joining.files(place.repository, joined))
     plans = _plans(place, found, chosen, merging.rules(place, [file.path for file in found]) if found else {})
+    if only_plan or len(joined.others) > 1:  # otherwise Git starts our driver, which says it
+        _warn(place, plans)
     if only_plan:
         return _print_plan(_looked_at(place, plans), as_json=as_json)
     if len(joined.others) > 1:
@@ -95,7 +98,8 @@ def _plans(
 ) -> list[_Planned]:
     """What would become of each file.
 
-    Raises ConfigError for a rule of this merge that matches nothing anywhere, or has weights for other than its sides.
+    Raises ConfigError for a rule of this merge that matches nothing anywhere, or has weights for other than its sides,
+    and InputError where a further file is not there.
     """
     from git_theta import reconciliation
     from git_theta.merges.base import Options
@@ -105,6 +109,7 @@ def _plans(
     for file in found:
         ordered = Rules((*chosen, *rules[file.path].rules))
         made.append(_Planned(file, ordered, reconciliation.plan(file.versions, ordered)))
+        reconciliation.check_files(made[-1].plan)
         for one in made[-1].plan.merged:
             if "weights" in one.options:
                 Options(one.options).weights(len(one.sides or (0, 1)))
@@ -126,6 +131,14 @@ def _check_used(place: Place, found: Sequence["File"], chosen: "Rules") -> None:
         for file in found:
             names |= placement.read(file.versions.base, file.versions.sides, merger.depot).scalars()
         chosen.check_used(names)
+
+
+def _warn(place: Place, plans: Sequence[_Planned]) -> None:
+    """Name the rules of the repository that match nothing."""
+    from git_theta import idle
+
+    for line in idle.warnings(place.repository, [(one.file.versions, one.rules) for one in plans]):
+        sys.stderr.write(f"git-theta: warning: {line}\n")
 
 
 def _looked_at(place: Place, plans: Sequence[_Planned]) -> list[_Planned]:

@@ -66,7 +66,7 @@ def _merge(base: str, ours: str, theirs: str, path: str) -> int:
     from contextlib import closing
     from pathlib import Path
 
-    from git_theta import manifest, reconciliation, rulebook
+    from git_theta import idle, manifest, reconciliation, rulebook
     from git_theta.config import SECTIONS, read_settings
     from git_theta.depot import open_depot
     from git_theta.drivers.meter import Meter
@@ -88,6 +88,8 @@ def _merge(base: str, ours: str, theirs: str, path: str) -> int:
         if mine is None or other is None:
             raise InputError("one side is an empty file")
         versions = Versions(_read(Path(base), depot), mine, other)
+        for line in idle.warnings(repository, [(versions, rules)]):
+            sys.stderr.write(f"git-theta: warning: {line}\n")
         merger = reconciliation.Merger(repository, depot, backend)
         with Meter(shown_path(path), versions.ours.size) as meter:
             made = merger.merge(versions, rules, meter.add)

@@ -92,6 +92,7 @@ FISHER = Strategy(
     options=(WEIGHTS,),
     elementwise=True,
     files={"fisher": "for each side, the mean of the squared gradients, under the parameters' names"},
+    sided=frozenset({"fisher"}),
 )
 REGMEAN = Strategy(
     "regmean",
@@ -102,4 +103,5 @@ REGMEAN = Strategy(
         Option("scale", 0.9, "What Gram matrices are multiplied by outside of their diagonals.", least=0, most=1),
     ),
     files={"gram": "for each side, X^T X of the inputs X of a layer, under the name of its weight"},
+    sided=frozenset({"gram"}),
 )

@@ -25,6 +25,7 @@ __all__ = [
     "Namespace",
     "Option",
     "Options",
+    "Sided",
     "Strategy",
     "Value",
     "read_options",
@@ -295,6 +296,16 @@ class Checked(Protocol):
         ...
 
 
+@runtime_checkable
+class Sided(Protocol):
+    """A strategy that cannot do without files of its sides."""
+
+    @property
+    def sided(self) -> frozenset[str]:
+        """The names of `files` of which it needs one for each side."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """A merge strategy made of a function; a `Merge`."""
@@ -311,6 +322,7 @@ class Strategy:
     elementwise: bool = False
     finite: bool = True
     files: Mapping[str, str] = field(default_factory=dict)
+    sided: frozenset[str] = frozenset()
     checking: Callable[[Options], None] = lambda options: None
 
     def merge(self, xp: Namespace, inputs: Inputs, options: Options) -> Array:
