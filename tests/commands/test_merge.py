@@ -162,8 +162,8 @@ def test_a_rule_of_the_repository_that_matches_nothing_is_a_warning(three: Repo)
         b'rules:\n- parameters: ["a.*",\n    "lm_haed.*"]\n  strategy: theirs\n- {parameters: "x.*", strategy: ours}\n',
     )
     said = [
-        f"git-theta: warning: .theta-merge.yaml: line {line}: the pattern '{pattern}' matches no parameter; to see their "
-        "names: git theta info --full PATH"
+        f"git-theta: warning: .theta-merge.yaml: line {line}: the pattern '{pattern}' matches no parameter; "
+        "to see their names: git theta info --full PATH"
         for line, pattern in ((3, "lm_haed.*"), (5, "x.*"))
     ]
     done = three.theta("merge", "--plan", "other")
