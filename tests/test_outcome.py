@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -438,6 +439,28 @@ def test_a_key_that_one_side_added_and_a_scalar_that_the_other_changed(depot: De
     assert reloaded(made, depot)["extra"] == 2
     made = outcome_of(depot, save(0), save(1, one=1), save(2, other=1))
     assert [one.name for one in made.conflicts] == [SKELETON]
+
+
+@TRAINED
+def test_a_long_sequence_of_numbers_is_one_scalar(trained: Trained, depot: Depot) -> None:
+    """The state of a random generator is of one side, not of both."""
+
+    def state(seed: int) -> object:
+        return random.Random(seed).getstate()
+
+    base, theirs = trained.save(0, random=state(0)), trained.save(2, random=state(2), losses=[0.5] * 20)
+    made = outcome_of(depot, trained.save(0, random=state(0), losses=[]), trained.save(1, losses=[1.0] * 40), theirs)
+    assert [one.name for one in made.conflicts] == [SKELETON]
+    made = outcome_of(depot, base, trained.save(1, random=state(0), epoch=2), trained.save(2, random=state(2)))
+    assert made.conflicts == ()
+    found = reloaded(made, depot, **trained.options)
+    assert (found["random"], found["epoch"]) == (state(2), 2)
+    sides = trained.save(1, random=state(1), epoch=2), trained.save(2, random=state(2), done=True)
+    made = outcome_of(depot, base, *sides)
+    assert [(one.name, one.reason) for one in made.conflicts] == [("~skeleton/random/1", "both sides changed it")]
+    made = outcome_of(depot, base, *sides, (Rule("~skeleton/random/*", "theirs"), Rule("~skeleton/*", "average")))
+    found = reloaded(made, depot, **trained.options)
+    assert (made.conflicts, found["random"], found["epoch"], found["done"]) == ((), state(2), 2, True)
 
 
 def test_the_folder_in_an_archive_may_have_any_name(depot: Depot, tmp_path: Path) -> None:

@@ -79,9 +79,12 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class Literal:
-    """A number, text, bool or None, and where its opcode and argument stand; `shared` if it stands for several."""
+    """A number, text, bool or None, and where its opcode and argument stand; `shared` if it stands for several.
 
-    value: bool | int | float | str | None
+    A tuple is of several that stand side by side.
+    """
+
+    value: bool | int | float | str | tuple[bool | int | float | str | None, ...] | None
     begin: int
     end: int
     shared: bool = False

@@ -2,7 +2,8 @@
 
 A scalar is a number, text, bool or None that stands in a container of the pickled object; its name is its path, made as
 a tensor's is (`names.join`). The arguments of calls, which make tensors, are no scalars. What is left of the text
-without them is its structure. One scalar is one opcode that pushes one object, so another may stand in its place.
+without them is its structure. One scalar is one opcode that pushes one object, so another may stand in its place. A
+long sequence of numbers, such as the state of a random generator, means something as a whole only: it is one scalar.
 """
 
 import pickle
@@ -10,7 +11,8 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import accumulate, islice, pairwise
+from typing import Any
 
 from git_theta import names
 from git_theta.errors import ConflictError, FormatError
@@ -24,24 +26,29 @@ __all__ = ["Scalar", "Side", "Text", "leaves", "merge", "parse"]
 
 _MAX_DEPTH = 32
 _MAX_NODES = 1_000_000
+_MOST_APART = 16  # numbers of a sequence that are scalars each
 _MAX_CHARACTERS = 64 << 20
 _FRAME_LENGTH = struct.Struct("<Q")
 _LONGEST_LONG1 = 255
 _WHAT = "what the file says beside its tensors"
 
 Scalar = bool | int | float | str | None
+Value = Scalar | tuple[Scalar, ...]
 
 
-def leaves(root: object) -> Iterator[tuple[tuple[object, ...], Scalar | Literal]]:
+def leaves(
+    root: object, is_whole: Callable[[object], bool] = lambda node: False
+) -> Iterator[tuple[tuple[object, ...], Any]]:
     """The scalars below an object, each with its path; not those in the arguments of calls, which make tensors.
 
-    A pickle may hold one object in many places, and so has more places than bytes: only so many are looked at.
+    They are what `inert_pickle.read` makes of them, and containers that are to be one. A pickle may hold one object in
+    many places, and so has more places than bytes: only so many are looked at.
     """
     waiting: list[tuple[tuple[object, ...], object]] = [((), root)]
     room = _MAX_NODES
     while waiting:
         path, node = waiting.pop()
-        if node is None or isinstance(node, bool | int | float | str | Literal):
+        if node is None or isinstance(node, bool | int | float | str | Literal) or is_whole(node):
             yield path, node
         elif len(path) < _MAX_DEPTH:
             children = [((*path, key), child) for key, child in islice(_children(node), room)]
@@ -120,9 +127,14 @@ def parse(data: bytes, start: int = 0) -> Text:
     found: dict[str, Literal] = {}
     twice: set[str] = set()
     seen: set[int] = set()
+    sequences: set[int] = set()
     characters = 0
-    for path, leaf in leaves(made.root):
+    for path, node in leaves(made.root, _Sequences()):
         length = sum(len(key) for key in path if isinstance(key, str))
+        leaf = node
+        if isinstance(node, list | tuple):
+            leaf = None if id(node) in sequences else _together(node)
+            sequences.add(id(node))
         if isinstance(leaf, Literal) and not leaf.shared and leaf.begin not in seen and length <= MAX_NAME_LENGTH:
             seen.add(leaf.begin)
             name = names.join(path)
@@ -134,6 +146,30 @@ def parse(data: bytes, start: int = 0) -> Text:
     rows = sorted((leaf.begin, name) for name, leaf in found.items() if name not in twice)
     scalars = {name: found[name] for _, name in rows}
     return Text(data, start, made.end, scalars, made.frames)
+
+
+class _Sequences:
+    """Whether something is a long sequence of numbers; each is looked at once, wherever it stands."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, bool] = {}
+
+    def __call__(self, node: object) -> bool:
+        if not isinstance(node, list | tuple) or len(node) <= _MOST_APART:
+            return False
+        if id(node) not in self._known:
+            self._known[id(node)] = all(
+                isinstance(item, Literal) and isinstance(item.value, bool | int | float) for item in node
+            )
+        return self._known[id(node)]
+
+
+def _together(items: Sequence[Literal]) -> Literal | None:
+    """Literals that stand side by side as one; None for others, which are structure."""
+    if any(item.shared for item in items) or any(one.end != other.begin for one, other in pairwise(items)):
+        return None
+    values = tuple(item.value for item in items if not isinstance(item.value, tuple))
+    return Literal(values, items[0].begin, items[-1].end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +204,7 @@ def _literal(side: Side | None, name: str) -> Literal | None:
     return side.text.scalars.get(name) if side else None
 
 
-def _merged(name: str, base: Side | None, ours: Side, theirs: Side, settle: Settle) -> Scalar:
+def _merged(name: str, base: Side | None, ours: Side, theirs: Side, settle: Settle) -> Value:
     old, mine, other = (_literal(side, name) for side in (base, ours, theirs))
     if mine is None or other is None:  # the side that has it added it
         return (mine or other or Literal(None, 0, 0)).value
@@ -177,12 +213,12 @@ def _merged(name: str, base: Side | None, ours: Side, theirs: Side, settle: Sett
     if _are_same(mine, old):
         return other.value
     made = settle(name, old.value if old else NOTHING, mine.value, other.value)
-    if made is None or isinstance(made, bool | int | float | str):
+    if made is None or isinstance(made, bool | int | float | str | tuple):
         return made
     raise ConflictError(f"the scalar '{shown(name[:80])}' can only be taken from a version that has it")
 
 
-def _changes(text: Text, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+def _changes(text: Text, values: Mapping[str, Value]) -> dict[str, Value]:
     """The scalars that the text has otherwise."""
     return {name: value for name, value in values.items() if _key(text.scalars[name].value) != _key(value)}
 
@@ -191,17 +227,21 @@ def _are_same(one: Literal, other: Literal | None) -> bool:
     return other is not None and _key(one.value) == _key(other.value)
 
 
-def _key(value: Scalar) -> object:
+def _key(value: Value) -> object:
     """What two scalars have in common that are the same: 1, 1.0 and True are not, nor are 0.0 and -0.0."""
+    if isinstance(value, tuple):
+        return tuple(map(_key, value))
     return type(value), struct.pack("<d", value) if isinstance(value, float) else value
 
 
-def _opcode(name: str, value: Scalar, sides: Sequence[Text]) -> bytes:
+def _opcode(name: str, value: Value, sides: Sequence[Text]) -> bytes:
     """The opcode that pushes a value: that of a side which has it, or a new one."""
     for side in sides:
         literal = side.scalars.get(name)
         if literal is not None and _key(literal.value) == _key(value):
             return side.data[literal.begin : literal.end]
+    if isinstance(value, tuple):
+        raise ConflictError(f"the scalar '{shown(name[:80])}' can only be taken from a version that has it")
     if value is None or isinstance(value, bool):
         return {None: pickle.NONE, True: pickle.NEWTRUE, False: pickle.NEWFALSE}[value]
     if isinstance(value, float):
