@@ -71,6 +71,11 @@ def _settings(repository: Repository | None) -> Iterator[Finding]:
         yield Finding("Git does not start git-theta to merge: merge.theta.driver is another's", "git theta install")
     else:
         yield from _program("merge.theta.driver", value("merge.theta.driver"))
+        if not value("merge.theta.recursive"):
+            yield Finding(
+                "Git takes a side where common ancestors conflict: merge.theta.recursive is not set",
+                "git theta install",
+            )
 
 
 def _program(key: str, command: str) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     PROCESS_KEY: ("git-theta-filter", ""),
     # The last three are names of the sides, and stand there as they are in Git before 2.44.
     "merge.theta.driver": ("git-theta-merge", " %O %A %B %P %S %X %Y"),
+    "merge.theta-bases.driver": ("git-theta-merge", " --bases %O %A %B %P"),
     "diff.theta.command": ("git-theta", " diff-driver"),
     "mergetool.theta.cmd": ("git-theta", ' resolve --interactive "$MERGED"'),
 }
@@ -33,6 +34,9 @@ _FIXED: Mapping[str, str] = {
     # Without it, Git would store the checkpoint itself whenever the filter cannot run.
     "filter.theta.required": "true",
     "merge.theta.name": "git-theta: merge checkpoints parameter by parameter",
+    # Where several common ancestors are merged first: a conflict must not make one of them the base of all.
+    "merge.theta.recursive": "theta-bases",
+    "merge.theta-bases.name": "git-theta: merge common ancestors of checkpoints",
     # For `git mergetool --tool=theta`; which tool is the user's own (`merge.tool`) stays as it is.
     "mergetool.theta.trustexitcode": "true",
 }

@@ -21,12 +21,22 @@ from git_theta.merges.arrays import Backend
 from git_theta.merges.base import Sided
 from git_theta.names import shown, shown_path
 from git_theta.outcome import Outcome, Versions
-from git_theta.rules import SKELETON, Rules
+from git_theta.rules import MAX_PATTERN_LENGTH, SKELETON, Rule, Rules
 from git_theta.tensor import Tensor
 from git_theta.tensorfile import TensorFile
 from git_theta.threeway import Action, Case, Decision, Plan
 
-__all__ = ["Merger", "check_files", "plan", "remedies", "report_place", "rows", "write_down", "write_report"]
+__all__ = [
+    "Merger",
+    "check_files",
+    "plan",
+    "remedies",
+    "report_place",
+    "rows",
+    "with_base",
+    "write_down",
+    "write_report",
+]
 
 MOST_SHOWN = 20
 _VERSION = 1
@@ -67,6 +77,13 @@ def check_files(made: Plan) -> None:
     """Raise InputError unless the further files that a merge reads are there, one for each side where it must be."""
     with _Files() as files:
         files.open(made)
+
+
+def with_base(rules: Rules, conflicts: Sequence[Decision]) -> Rules:
+    """The rules, with the base's value for what is a conflict by them."""
+    patterns = [_pattern(one.name) for one in conflicts]
+    settled = [Rule(pattern, "base") for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH]
+    return Rules((*settled, *rules.rules))
 
 
 class _Files:

@@ -14,7 +14,7 @@ from git_theta.errors import ConfigError
 from git_theta.merges.base import BOOLEAN, FLOAT, INTEGER, Merge, Options, Sided, read_options
 from git_theta.names import shown
 
-__all__ = ["COPIES", "SKELETON", "Rule", "Rules"]
+__all__ = ["COPIES", "MAX_PATTERN_LENGTH", "SKELETON", "Rule", "Rules"]
 
 COPIES = ("ours", "theirs", "base")
 """The strategies that take a value as it is, whatever it is: nothing needs to be loaded."""
@@ -22,7 +22,7 @@ COPIES = ("ours", "theirs", "base")
 SKELETON = "~skeleton"
 """The name under which rules and decisions speak of what a file says beside its parameters; no parameter has it."""
 
-_MAX_PATTERN_LENGTH = 4096
+MAX_PATTERN_LENGTH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Rule:
     line: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 < len(self.pattern) <= _MAX_PATTERN_LENGTH:
-            raise ConfigError(f"a pattern has {len(self.pattern)} characters; write one of 1 to {_MAX_PATTERN_LENGTH}")
+        if not 0 < len(self.pattern) <= MAX_PATTERN_LENGTH:
+            raise ConfigError(f"a pattern has {len(self.pattern)} characters; write one of 1 to {MAX_PATTERN_LENGTH}")
         self.parsed()
         unread = [name for name in self.files if name not in self.merge.files]
         if unread:

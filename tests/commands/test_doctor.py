@@ -41,6 +41,7 @@ def test_lines_say_what_mends_it(fresh_repo: Repo) -> None:
         ("filter.theta.process", "/nowhere/git-theta-filter", "names /nowhere/git-theta-filter, which cannot be run"),
         ("filter.theta.required", "false", "filter.theta.required is not true"),
         ("merge.theta.driver", None, "merge.theta.driver is not set"),
+        ("merge.theta.recursive", None, "merge.theta.recursive is not set"),
         ("merge.theta.driver", "false", "merge.theta.driver is another's"),
         ("merge.theta.driver", "/nowhere/git-theta-merge %O", "names /nowhere/git-theta-merge, which cannot be run"),
         ("filter.theta.process", "'unclosed", "names 'unclosed, which cannot be run"),

@@ -22,7 +22,7 @@ THEIRS = """\
 [theta]
 \tthreads = 2
 """
-OURS = ("filter.theta.", "diff.theta.", "merge.theta.", "mergetool.theta.")
+OURS = ("filter.theta.", "diff.theta.", "merge.theta.", "merge.theta-bases.", "mergetool.theta.")
 
 
 def configured(repo: Repo, *where: str) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """`git theta merge`: a look ahead, a strategy for one merge, and a message that says how the models were merged."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from tests.git.test_merge import LARGE, MERGED, NAME, OURS, THEIRS, arrays, branched, content
 from tests.repositories import Repo
@@ -31,6 +33,21 @@ def test_a_strategy_for_one_merge(diverged: Repo) -> None:
     assert f"\nTheta-Merged: {NAME} base=" in said
     assert diverged.git("log", "-1", "--format=%P").count(" ") == 1
     assert diverged.git("status", "--porcelain") == ""
+
+
+def test_the_message_says_with_which_seed_and_how_scalars_were_merged(repo: Repo) -> None:
+    def save(plus: float, lr: float) -> bytes:
+        buffer = io.BytesIO()
+        torch.save({"lr": lr, "w": torch.from_numpy(LARGE + np.float32(plus))}, buffer)
+        return buffer.getvalue()
+
+    branched(repo, save(0, 0.5), save(1, 0.25), save(2, 0.75), name="model.pt")
+    repo.write(".theta-merge.yaml", b'rules: [{parameters: "~skeleton/lr", strategy: average}]\n')
+    assert repo.run_theta("merge", "other", "-s", "dare-ties", "--set", "seed=7", "-p", "w").code == 0
+    assert torch.load(io.BytesIO(repo.read("model.pt")))["lr"] == 0.5
+    said = message(repo)
+    assert "\nTheta-Strategy: dare-ties density=0.5 lambda=1.0 seed=7 (1 parameters)\n" in said
+    assert "\nTheta-Strategy: average (1 parameters)\n" in said
 
 
 def test_the_rules_of_the_repository(diverged: Repo) -> None:

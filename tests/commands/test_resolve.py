@@ -134,6 +134,7 @@ def test_git_mergetool_asks_as_well(torn: Repo) -> None:
     assert done.code == 0, done
     assert [arrays(torn)[name].tolist() for name in "mn"] == [THEIR_N.tolist(), MINE_N.tolist()]
     assert torn.git("status", "--porcelain", "--untracked-files=no") == f"M  {NAME}\n"
+    assert torn.git("config", "merge.tool", accept=(1,)) == "", "which tool is used is the user's own"
 
 
 def test_metadata_that_both_sides_changed(repo: Repo) -> None:

@@ -168,17 +168,150 @@ def test_criss_cross(diverged: Repo) -> None:
     assert diverged.read(NAME) == wanted
 
 
+def test_criss_cross_over_bases_that_conflict(torn: Repo) -> None:
+    """Both sides settled one conflict, each in its way: that is a conflict, whichever of the two bases is ours."""
+    torn.git("branch", "mine")
+    for branch, other, array in (("main", "other", MINE_N), ("other", "mine", THEIR_N)):
+        torn.git("checkout", "--quiet", branch)
+        torn.git("merge", "--quiet", "--no-edit", other, accept=(1,))
+        torn.ok("resolve", NAME, "--strategy", "ours")
+        torn.git("commit", "--quiet", "--no-edit")
+        assert arrays(torn)["n"].tolist() == array.tolist()
+    assert len(torn.git("merge-base", "--all", "main", "other").split()) == 2
+    for branch, other, array in (("other", "main", THEIR_N), ("main", "other", MINE_N)):
+        torn.git("checkout", "--quiet", branch)
+        done = torn.run_git("merge", "--no-edit", other)
+        assert done.code == 1
+        [line] = [row for row in done.err.splitlines() if row.startswith("git-theta: ")]
+        assert line.startswith(f"git-theta: {NAME}: conflict: parameter 'n': both sides changed ")
+        assert arrays(torn)["n"].tolist() == array.tolist()
+        assert arrays(torn)["a.weight"].tobytes() == MEAN.tobytes()
+        torn.git("merge", "--abort")
+
+
 def test_an_octopus_that_passes_the_driver_by_never_makes_a_model(diverged: Repo) -> None:
+    """Git merges manifests as text then, and each side has another line for the digest of the whole."""
     diverged.git("checkout", "--quiet", "-b", "third", "main~1")
-    diverged.write(NAME, content(c__weight=BASE["c.weight"] * 7))
+    diverged.write(NAME, content(n=np.array([1, 2, 9], "<i8")))
     diverged.commit("third")
     diverged.git("checkout", "--quiet", "-b", "fourth", "main~1")
     diverged.write("notes.txt", b"x")
     diverged.commit("fourth")
-    done = diverged.run_git("merge", "--no-edit", "main", "third")
-    assert done.code != 0
-    diverged.git("reset", "--quiet", "--hard")
-    assert diverged.read(NAME) == content()
+    diverged.git("merge", "--no-edit", "main", "third", accept=(1,))
+    assert diverged.git("status", "--porcelain") == f"UU {NAME}\n"
+    before, _, conflict = diverged.read(NAME).decode().partition("<<<<<<<")
+    assert '"digest"' not in before
+    ours, _, theirs = conflict.partition("=======")
+    assert '"digest": "' in ours
+    assert '"digest": "' in theirs
+    for command in (("add", NAME), ("commit", "--quiet", "--all", "-m", "half a model")):
+        assert "it is a manifest with conflict markers" in diverged.run_git(*command).err
+    diverged.git("checkout", "--quiet", "--merge", "--", NAME)
+    diverged.ok("resolve", NAME, "--continue")
+    diverged.git("commit", "--quiet", "--no-edit")
+    assert diverged.git("log", "-1", "--format=%P").count(" ") == 2
+    wanted = content(a__weight=LARGE + 1, b__weight=BASE["b.weight"] + 1, n=np.array([1, 2, 9], "<i8"))
+    assert diverged.read(NAME) == wanted
+
+
+@pytest.mark.parametrize("labels", ["", ' "%S" "%X" "%Y"', ' base HEAD "other; $(x)"'], ids=["none", "old", "new"])
+def test_names_of_the_sides_are_tolerated(repo: Repo, labels: str) -> None:
+    """Git before 2.44 passes %S, %X and %Y on as they are."""
+    repo.git("config", "merge.theta.driver", f"git-theta-merge %O %A %B %P{labels}")
+    branched(repo, content(), OURS, THEIRS)
+    repo.git("merge", "--quiet", "--no-edit", "other")
+    assert_merged(repo)
+
+
+def test_not_a_number_is_named_with_its_parameter(repo: Repo) -> None:
+    bad, worse = np.array(LARGE), np.array(BASE["b.weight"])
+    bad[1, 1], worse[0] = np.nan, np.inf
+    ours = content(a__weight=bad, b__weight=BASE["b.weight"] + 1, c__weight=BASE["c.weight"] + 1)
+    theirs = content(a__weight=LARGE + 1, b__weight=worse, c__weight=BASE["c.weight"] + 3)
+    branched(repo, content(), ours, theirs)
+    done = repo.run_git("merge", "--no-edit", "other")
+    assert done.code == 1
+    lines = [row for row in done.err.splitlines() if row.startswith("git-theta: ")]
+    assert [line.partition("; ours is kept")[0] for line in lines] == [
+        f"git-theta: {NAME}: conflict: parameter 'a.weight': ours has NaN or infinite values; take a side",
+        f"git-theta: {NAME}: conflict: parameter 'b.weight': theirs has NaN or infinite values; take a side",
+    ]
+    found = arrays(repo)
+    assert found["a.weight"].tobytes() == bad.tobytes()
+    assert found["b.weight"].tobytes() == (BASE["b.weight"] + 1).tobytes()
+    assert found["c.weight"].tobytes() == (BASE["c.weight"] + 2).tobytes()
+
+
+def test_rerere_keeps_nothing_of_a_checkpoint(torn: Repo) -> None:
+    """There are no conflict markers in it, so there is nothing to record, and nothing false is put in later."""
+    torn.git("config", "rerere.enabled", "true")
+    torn.git("config", "rerere.autoUpdate", "true")
+    for strategy, array in (("theirs", THEIR_N), ("ours", MINE_N)):
+        assert torn.run_git("merge", "--no-edit", "other").code == 1
+        assert arrays(torn)["n"].tolist() == MINE_N.tolist()
+        torn.ok("resolve", NAME, "--strategy", strategy)
+        torn.git("commit", "--quiet", "--no-edit")
+        assert arrays(torn)["n"].tolist() == array.tolist()
+        torn.git("reset", "--quiet", "--hard", "HEAD~1")
+    assert [path for path in (torn.path / ".git" / "rr-cache").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("begin", "go_on"),
+    [
+        (("rebase", "--quiet", "other"), ("rebase", "--continue")),
+        (("rebase", "--quiet", "--apply", "other"), ("rebase", "--continue")),
+        (("cherry-pick", "other"), ("cherry-pick", "--continue")),
+        (("merge", "--squash", "other"), ("commit", "--quiet", "-m", "squashed")),
+    ],
+    ids=["rebase", "rebase by patches", "cherry-pick", "squash"],
+)
+def test_a_conflict_is_settled_and_git_goes_on(torn: Repo, begin: tuple[str, ...], go_on: tuple[str, ...]) -> None:
+    done = torn.run_git(*begin)
+    assert done.code == 1, done
+    assert arrays(torn)["a.weight"].tobytes() == MEAN.tobytes()
+    n = arrays(torn)["n"].tolist()
+    assert f"git theta resolve {NAME} --param n" in done.err
+    torn.ok("resolve", NAME, "--param", "n", "--strategy", "theirs")
+    torn.git(*go_on, GIT_EDITOR="true")
+    assert torn.git("status", "--porcelain") == ""
+    assert {tuple(n), tuple(arrays(torn)["n"].tolist())} == {tuple(MINE_N.tolist()), tuple(THEIR_N.tolist())}
+
+
+@pytest.mark.parametrize("way", ["stash", "checkout"])
+def test_a_conflict_of_a_stash_or_of_a_checkout(repo: Repo, way: str) -> None:
+    """Neither is a merge in progress to Git, but the versions stand in the index all the same."""
+    repo.track("*.safetensors")
+    repo.write(NAME, content())
+    repo.commit("base")
+    repo.git("branch", "other")
+    repo.write(NAME, content(n=MINE_N))
+    repo.commit("main")
+    repo.git("checkout", "--quiet", "other")
+    repo.write(NAME, content(n=THEIR_N, b__weight=BASE["b.weight"] + 1))
+    if way == "stash":
+        repo.git("stash", "push", "--quiet")
+        repo.git("checkout", "--quiet", "main")
+        done = repo.run_git("stash", "pop", "--quiet")
+    else:
+        done = repo.run_git("checkout", "--quiet", "--merge", "main")
+    assert f"git theta resolve {NAME} --param n" in done.err
+    assert arrays(repo)["b.weight"].tobytes() == (BASE["b.weight"] + 1).tobytes()
+    repo.ok("resolve", NAME, "--strategy", "theirs")
+    assert arrays(repo)["n"].tolist() in (MINE_N.tolist(), THEIR_N.tolist())
+    assert repo.git("ls-files", "--unmerged") == ""
+
+
+def test_a_further_file_that_is_missing_keeps_ours(diverged: Repo) -> None:
+    diverged.write(
+        ".theta-merge.yaml", b'rules: [{parameters: "*", strategy: fisher, files: {fisher: [gone.bin, gone.bin]}}]\n'
+    )
+    done = diverged.run_git("merge", "--no-edit", "other")
+    assert done.code == 1
+    [line] = [row for row in done.err.splitlines() if row.startswith("git-theta: ")]
+    assert line.startswith(f"git-theta: {NAME}: not merged, ours is kept: ")
+    assert line.endswith("gone.bin: no such file; name the file that the strategy reads")
+    assert diverged.read(NAME) == OURS
 
 
 def test_a_file_renamed_on_one_side(diverged: Repo) -> None:

@@ -197,6 +197,7 @@ def _notable(plan: "Plan") -> list["Decision"]:
 def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[_Planned], message: str | None) -> int:
     """Have Git merge, and say in the message how the models were merged; Git's exit code."""
     from git_theta import joining, rulebook
+    from git_theta.rules import SKELETON
 
     environ = {rulebook.RULES_VARIABLE: rulebook.format_environment(chosen)} if chosen else {}
     said = ["-m", message] if message else []
@@ -209,6 +210,8 @@ def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[
     # Git writes comments only about conflicts; without, a line such as "#42" is the user's.
     comments = code != 0
     if plans:
+        if any(rule.pattern.startswith(SKELETON) for one in plans for rule in one.rules.rules):
+            plans = _looked_at(place, plans)  # scalars that were merged are told, too
         note.write_bytes(_signed(place, note.read_bytes(), joining.trailers(_rows(plans)), comments=comments))
     for index in merging.reindex(place, [one.file.path for one in plans]):
         print(f"{shown_path(index)}: made anew from the shards")

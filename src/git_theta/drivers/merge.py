@@ -4,6 +4,9 @@ Source: gitattributes(5), "Defining a custom merge driver". %O, %A and %B are fi
 content from before the path was tracked. The result is left in %A; exit 0 says that all is merged, 1 that there are
 conflicts. An error leaves ours there, and is a conflict too. Nothing is asked, and of two merges of the same versions
 the second changes nothing: `git merge-tree` and `git show --remerge-diff` start the driver as well.
+
+With --bases (`merge.theta.recursive`) it merges two common ancestors, to be the base of the merge that follows. What
+conflicts there is taken from their own base, as Git does with binary files: by ours, one side would seem unchanged.
 """
 
 import os
@@ -33,27 +36,34 @@ def main() -> int:
         for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), _terminate)
-        return _run(sys.argv[4] if len(sys.argv) > 4 else "?")
+        return _run(sys.argv[1:])
     except KeyboardInterrupt:
         sys.stderr.write("git-theta: not merged, ours is kept: it was stopped\n")
         return _STOPPED
 
 
-def _run(path: str) -> int:
+def _run(words: list[str]) -> int:
+    import shutil
+
     from git_theta.errors import InputError, ThetaError
     from git_theta.names import shown_path
 
+    of_bases = words[:1] == ["--bases"]
+    words = words[of_bases:]
     try:
-        if len(sys.argv) < 5:
+        if len(words) < 4:
             raise InputError("a merge driver is started with %O %A %B %P; run: git theta install")
-        return _merge(*sys.argv[1:5])
+        return _merge(words[0], words[1], words[2], words[3], of_bases=of_bases)
     except ThetaError as error:
         message = str(error)
     except OSError as error:
         message = f"{error.filename or ''}: {error.strerror or error}"
     except Exception:  # noqa: BLE001  # a bug: ours is kept, and there is something to report
         message = f"a bug in git-theta; please report it with {_log()}"
-    sys.stderr.write(f"git-theta: {shown_path(path)}: not merged, ours is kept: {message}\n")
+    path = shown_path(words[3]) if len(words) > 3 else "?"
+    sys.stderr.write(f"git-theta: {path}: not merged, {'the base' if of_bases else 'ours'} is kept: {message}\n")
+    if of_bases and len(words) > 1:
+        shutil.copyfile(words[0], words[1])
     return _CONFLICT
 
 
@@ -62,7 +72,7 @@ def _terminate(_number: int, _frame: "FrameType | None") -> "NoReturn":
     sys.exit(_STOPPED)
 
 
-def _merge(base: str, ours: str, theirs: str, path: str) -> int:
+def _merge(base: str, ours: str, theirs: str, path: str, *, of_bases: bool) -> int:
     from contextlib import closing
     from pathlib import Path
 
@@ -88,12 +98,15 @@ def _merge(base: str, ours: str, theirs: str, path: str) -> int:
         if mine is None or other is None:
             raise InputError("one side is an empty file")
         versions = Versions(_read(Path(base), depot), mine, other)
-        for line in idle.warnings(repository, [(versions, rules)]):
-            sys.stderr.write(f"git-theta: warning: {line}\n")
         merger = reconciliation.Merger(repository, depot, backend)
         with Meter(shown_path(path), versions.ours.size) as meter:
             made = merger.merge(versions, rules, meter.add)
-    if made.conflicts:
+            if of_bases and made.conflicts:
+                made = merger.merge(versions, reconciliation.with_base(rules, made.conflicts), meter.add)
+        warnings = [] if of_bases else idle.warnings(repository, [(versions, rules)])
+    for line in warnings:
+        sys.stderr.write(f"git-theta: warning: {line}\n")
+    if made.conflicts and not of_bases:
         reconciliation.write_report(repository, name, versions, made)
         # git(1): GIT_PREFIX is where in the worktree the user stands; the driver is started at the top of it.
         for line in reconciliation.remedies(name, made, os.environ.get("GIT_PREFIX", "")):
