@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from git_theta import manifest
 from tests.repositories import Repo
@@ -75,3 +77,52 @@ def test_same_weights_in_other_files_are_stored_once(committed: Repo, produced: 
     shutil.copyfile(produced / "trained/checkpoint-2/model.safetensors", committed.path / "copy.safetensors")
     committed.git("add", "copy.safetensors")
     assert set(committed.objects()) == before
+
+
+LOAD = """
+import sys
+from transformers import BertForSequenceClassification
+model = BertForSequenceClassification.from_pretrained(sys.argv[1])
+import torch
+torch.save(model.state_dict(), sys.argv[2])
+"""
+
+
+def test_a_merged_checkpoint_of_a_training_is_loaded(produced: Path, repo: Repo, tmp_path: Path) -> None:
+    """Two went on training from it: weights, the optimizer's state and the scheduler's are merged, and loaded."""
+    repo.track(*PATTERNS)
+    shutil.copytree(produced / "trained" / "checkpoint-2", repo.path, dirs_exist_ok=True)
+    repo.commit("base")
+    weights = load_file(repo.path / "model.safetensors")
+    optimizer = torch.load(repo.path / "optimizer.pt")
+    scheduler = torch.load(repo.path / "scheduler.pt")
+
+    def train(by: float, lr: float, last_epoch: int) -> dict[str, torch.Tensor]:
+        made = {name: value + by for name, value in weights.items()}
+        save_file(made, repo.path / "model.safetensors", {"format": "pt"})
+        state = {
+            key: {name: value + by if name == "exp_avg" else value for name, value in row.items()}
+            for key, row in optimizer["state"].items()
+        }
+        groups = [{**group, "lr": lr} for group in optimizer["param_groups"]]
+        torch.save({"state": state, "param_groups": groups}, repo.path / "optimizer.pt")
+        torch.save({**scheduler, "last_epoch": last_epoch}, repo.path / "scheduler.pt")
+        repo.commit("trained")
+        return made
+
+    repo.git("checkout", "--quiet", "-b", "other")
+    lr = optimizer["param_groups"][0]["lr"]
+    theirs = train(0.5, lr, 300)
+    repo.git("checkout", "--quiet", "main")
+    ours = train(0.25, lr / 2, scheduler["last_epoch"])
+    repo.git("merge", "--quiet", "--no-edit", "other")
+    subprocess.run([sys.executable, "-c", LOAD, repo.path, tmp_path / "loaded.pt"], check=True, capture_output=True)
+    loaded = torch.load(tmp_path / "loaded.pt")
+    for name, value in ours.items():
+        assert torch.equal(loaded[name], (value + theirs[name]) * 0.5), name
+    merged = torch.load(repo.path / "optimizer.pt")
+    assert {group["lr"] for group in merged["param_groups"]} == {lr / 2}
+    for key, row in optimizer["state"].items():
+        assert torch.equal(merged["state"][key]["exp_avg"], ((row["exp_avg"] + 0.25) + (row["exp_avg"] + 0.5)) * 0.5)
+        assert torch.equal(merged["state"][key]["step"], row["step"])
+    assert torch.load(repo.path / "scheduler.pt") == {**scheduler, "last_epoch": 300}
