@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from git_theta import jsontext, names
 from git_theta.errors import ChangedError, FormatError
 from git_theta.formats import archive, inert_pickle
-from git_theta.formats.inert_pickle import Literal
+from git_theta.formats.inert_objects import Literal
 from git_theta.formats.pickled import Scalar, leaves
 from git_theta.layout import Layout
 from git_theta.outline import Outline

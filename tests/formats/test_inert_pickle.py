@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from git_theta.errors import FormatError
 from git_theta.formats import inert_pickle
-from git_theta.formats.inert_pickle import Global, Pairs, Persistent, Record
+from git_theta.formats.inert_objects import Global, Pairs, Persistent, Record
 
 _PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 _VALUES = st.recursive(

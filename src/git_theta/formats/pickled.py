@@ -18,7 +18,7 @@ from git_theta import names
 from git_theta.errors import ConflictError, FormatError
 from git_theta.formats import inert_pickle
 from git_theta.formats.base import NOTHING, Settle, agreed
-from git_theta.formats.inert_pickle import Literal, Pairs, Record
+from git_theta.formats.inert_objects import Literal, Pairs, Record
 from git_theta.names import shown
 from git_theta.tensor import MAX_NAME_LENGTH
 

@@ -20,7 +20,7 @@ from itertools import chain
 from git_theta import names, tensor
 from git_theta.errors import FormatError
 from git_theta.formats.base import MAX_SPANS
-from git_theta.formats.inert_pickle import Global, Pairs, Persistent, Record
+from git_theta.formats.inert_objects import Global, Pairs, Persistent, Record
 
 __all__ = ["ROOT_NAME", "Root", "Storage", "Use", "find_uses", "parse_storage"]
 

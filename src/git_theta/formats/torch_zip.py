@@ -62,7 +62,9 @@ class TorchFormat:
     def compose(self, versions: Versions, wanted: Mapping[str, Wanted], checksum: Checksum) -> Sequence[Piece]:
         """The file of the side whose pickles count, with the wanted values and the merged scalars in it."""
         packer = Packer(versions, wanted, checksum)
-        sides = {side: _side(side) for side in (packer.base, packer.ours, packer.theirs) if side}
+        versed = [side for side in (packer.base, packer.ours, packer.theirs) if side]
+        texts = _texts([data for side in versed if (data := _pickle_in(side)) is not None])
+        sides = {side: _side(side, texts) for side in versed}
         base = sides[packer.base] if packer.base else None
         taken, text = pickled.merge(base, sides[packer.ours], sides[packer.theirs], versions.settle)
         side = packer.ours if taken is sides[packer.ours] else packer.theirs
@@ -114,19 +116,28 @@ def _pickle_of(side: Archive) -> Entry:
     return side.entries[name]
 
 
-def _side(side: Archive) -> pickled.Side:
+def _pickle_in(side: Archive) -> bytes | None:
+    """The pickle of what was saved; None where it is no skeleton, being too long."""
+    content = side.content(_pickle_of(side))
+    return content[0] if len(content) == 1 and isinstance(content[0], bytes) else None
+
+
+def _texts(found: Sequence[bytes]) -> dict[bytes, pickled.Text]:
+    """The pickles of the versions, each read once; where all are the same, there is nothing to read."""
+    distinct = dict.fromkeys(found)
+    return {data: pickled.parse(data) if len(distinct) > 1 else pickled.Text(data, 0, len(data)) for data in distinct}
+
+
+def _side(side: Archive, texts: Mapping[bytes, pickled.Text]) -> pickled.Side:
     """The pickle of what was saved, and what the archive says beside its scalars and its storages.
 
     Where those lie, what their bytes are and what the root folder is called does not matter.
     """
-    entry = _pickle_of(side)
-    rest = []
-    text = pickled.Text(b"")
-    for other in side.entries.values():
-        content = side.content(other)
-        if other == entry and len(content) == 1 and isinstance(content[0], bytes):
-            text = pickled.parse(content[0])
-        elif not other.name.endswith(_IDENTITY):
-            plain = [piece for piece in content if not isinstance(piece, str)]
-            rest.append((other.name.partition("/")[2], other.size, plain))
+    entry, data = _pickle_of(side), _pickle_in(side)
+    rest = [
+        (other.name.partition("/")[2], other.size, [piece for piece in side.content(other) if isinstance(piece, bytes)])
+        for other in side.entries.values()
+        if not other.name.endswith(_IDENTITY) and (other != entry or data is None)
+    ]
+    text = pickled.Text(b"") if data is None else texts[data]
     return pickled.Side(text, [text.structure(), rest])
