@@ -18,7 +18,7 @@ from git_theta.rules import SKELETON, Rule
 from git_theta.source import BytesSource
 from git_theta.threeway import Action, Case
 from tests.checkpoints import content_of, opened
-from tests.test_outcome import LARGE, outcome_of
+from tests.test_outcome import LARGE, many, outcome_of
 
 
 @pytest.fixture
@@ -213,6 +213,23 @@ def test_a_long_sequence_of_numbers_is_one_scalar(trained: Trained, depot: Depot
     made = outcome_of(depot, base, *sides, (Rule("~skeleton/random/*", "theirs"), Rule("~skeleton/*", "average")))
     found = reloaded(made, depot, **trained.options)
     assert (made.conflicts, found["random"], found["epoch"], found["done"]) == ((), state(2), 2, True)
+
+
+@TRAINED
+def test_scalars_of_several_sides_are_merged_if_each_is_of_one(trained: Trained, depot: Depot) -> None:
+    sides = [
+        trained.save(1, epoch=300),
+        trained.save(4, lr=0.5),
+        trained.save(7, best=0.75, done=True),
+        trained.save(0, arch="vit"),
+    ]
+    made = many(depot, trained.save(0), *sides)
+    assert made.conflicts == ()
+    found = reloaded(made, depot, **trained.options)
+    assert (found["epoch"], found["best"], found["done"], found["arch"]) == (300, 0.75, True, "vit")
+    assert found["optimizer"]["param_groups"][0]["lr"] == 0.5
+    made = many(depot, trained.save(0), *sides, trained.save(1, epoch=4))
+    assert [(one.name, one.reason) for one in made.conflicts] == [(SKELETON, "both sides changed 'epoch'")]
 
 
 def test_the_folder_in_an_archive_may_have_any_name(depot: Depot, tmp_path: Path) -> None:

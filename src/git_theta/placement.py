@@ -5,7 +5,7 @@ versions, and what is done where several sides have a say.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from git_theta import checkpoint, composition, gaps, scalars, value
 from git_theta import layout as layouts
@@ -50,10 +50,12 @@ class Skeletons:
         if len(self.others) == 1:
             return self._of(records, self.base, self.others[0], runs=runs, settle=settle)
         changed = [side for side in (self.ours, *self.others) if self._is_changed(side)]
-        if len(changed) > 2:
-            raise ConflictError("several sides changed what the file says beside its tensors")
-        first, second = (*changed, self.ours, self.ours)[:2]
-        return self._of(records, self.base, second, first, runs)
+        first, second, *rest = (*changed, self.ours, self.ours)[: max(2, len(changed))]
+        layout = self._of(records, self.base, second, first, runs)
+        for other in rest:  # what is merged so far is a side, too
+            so_far = Placed(replace(self.ours.manifest, parameters=records), layout)
+            layout = self._of(records, self.base, other, so_far, runs)
+        return layout
 
     def _is_changed(self, side: Placed) -> bool:
         """Whether a side has another skeleton than the base, but for what its values alone change."""

@@ -352,6 +352,36 @@ def test_a_conflict_keeps_ours_and_says_how_to_settle_it(torn: Repo) -> None:
     assert torn.git("status", "--porcelain") == ""
 
 
+def test_at_most_twenty_conflicts_are_shown(repo: Repo) -> None:
+    base, ours, theirs = (
+        content(**{f"n{index:02}": numbers for index in range(25)}) for numbers in (MINE_N + 7, MINE_N, THEIR_N)
+    )
+    branched(repo, base, ours, theirs)
+    done = repo.run_git("merge", "--no-edit", "other")
+    lines = [row for row in done.err.splitlines() if row.startswith("git-theta: ")]
+    assert [line.split("'")[1] for line in lines[:-1]] == [f"n{index:02}" for index in range(20)]
+    assert lines[-1] == f"git-theta: {NAME}: 5 more; to see them: git theta resolve {NAME} --list"
+
+
+def test_shapes_and_dtypes_that_do_not_go_together_are_named(repo: Repo) -> None:
+    ours = content(
+        a__weight=LARGE[:100] + 1, b__weight=BASE["b.weight"].astype("<f2") + 1, c__weight=BASE["c.weight"] + 1
+    )
+    theirs = content(
+        a__weight=LARGE + 1, b__weight=BASE["b.weight"].astype("<f8") + 2, c__weight=np.ones((3, 4), "<i4")
+    )
+    branched(repo, content(), ours, theirs)
+    done = repo.run_git("merge", "--no-edit", "other")
+    assert done.code == 1
+    lines = [row for row in done.err.splitlines() if row.startswith("git-theta: ")]
+    assert [line.partition("conflict: ")[2].partition("; ours is kept")[0] for line in lines] == [
+        "parameter 'a.weight': both sides changed it, and its shape: [100, 160] and [128, 160], from [128, 160]",
+        "parameter 'b.weight': its dtype became F16 and F64",
+        "parameter 'c.weight': both sides changed it, and F32/I32 cannot be computed with",
+    ]
+    assert repo.read(NAME) == ours
+
+
 def test_the_command_that_settles_a_conflict_works_where_the_user_stands(repo: Repo) -> None:
     name = "it's [0] \u00fc\n*"
     branched(repo, content(**{name: MINE_N + 7}), content(**{name: MINE_N}), content(**{name: THEIR_N}))
