@@ -73,14 +73,14 @@ def _terminate(_number: int, _frame: "FrameType | None") -> "NoReturn":
 
 
 def _merge(base: str, ours: str, theirs: str, path: str, *, of_bases: bool) -> int:
-    from contextlib import closing
+    from contextlib import closing, suppress
     from pathlib import Path
 
     from git_theta import idle, manifest, reconciliation, rulebook
     from git_theta.config import SECTIONS, read_settings
     from git_theta.depot import open_depot
     from git_theta.drivers.meter import Meter
-    from git_theta.errors import InputError
+    from git_theta.errors import InputError, ThetaError
     from git_theta.git import discover
     from git_theta.merges.arrays import torch_backend
     from git_theta.names import shown_path
@@ -103,9 +103,9 @@ def _merge(base: str, ours: str, theirs: str, path: str, *, of_bases: bool) -> i
             made = merger.merge(versions, rules, meter.add)
             if of_bases and made.conflicts:
                 made = merger.merge(versions, reconciliation.with_base(rules, made.conflicts), meter.add)
-        warnings = [] if of_bases else idle.warnings(repository, [(versions, rules)])
-    for line in warnings:
-        sys.stderr.write(f"git-theta: warning: {line}\n")
+    with suppress(ThetaError):  # a merge does not fail for a warning
+        for line in [] if of_bases else idle.warnings(repository, [(versions, rules)]):
+            sys.stderr.write(f"git-theta: warning: {line}\n")
     if made.conflicts and not of_bases:
         reconciliation.write_report(repository, name, versions, made)
         # git(1): GIT_PREFIX is where in the worktree the user stands; the driver is started at the top of it.
