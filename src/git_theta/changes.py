@@ -5,7 +5,7 @@ was untied.
 """
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from git_theta.folding import natural_order
@@ -138,6 +138,8 @@ def _both(before: Manifest, after: Manifest) -> Iterator[Change]:
     moved = _moved(before, after, old_ties, new_ties)
     arrived = {*renamed.values(), *moved.values()}
     for name, record in before.parameters.items():
+        if record is after.parameters.get(name):
+            continue  # the same line in both manifests
         old = Face(name, record)
         to = renamed.get(name) or moved.get(name)
         if name in after.parameters:
@@ -211,10 +213,16 @@ def _aliases(before: Manifest, after: Manifest, old_ties: dict[str, str], new_ti
 
 def _added_bytes(before: Manifest | None, after: Manifest | None) -> int:
     """Bytes of the payloads that only the new version needs."""
-    had = _pieces(before)
-    return sum(piece.length for piece in _pieces(after) - had)
+    if after is None:
+        return 0
+    had = before.parameters if before else {}
+    records = [record for name, record in after.parameters.items() if record is not had.get(name)]
+    needed = set(_pieces([after.layout, *records]))
+    if before:
+        oids = {piece.oid for piece in needed}
+        needed -= {piece for piece in _pieces(before.records()) if piece.oid in oids}
+    return sum(piece.length for piece in needed)
 
 
-def _pieces(manifest: Manifest | None) -> set[Piece]:
-    records = manifest.records() if manifest else ()
-    return {piece for record in records for step in record.store for piece in step.pieces}
+def _pieces(records: Iterable[Record]) -> Iterator[Piece]:
+    return (piece for record in records for step in record.store for piece in step.pieces)

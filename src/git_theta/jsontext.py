@@ -2,7 +2,7 @@
 
 import json
 
-__all__ = ["MAX_ITEMS", "parse"]
+__all__ = ["MAX_ITEMS", "has_few_items", "parse"]
 
 MAX_ITEMS = 8_000_000
 
@@ -15,12 +15,17 @@ def parse(text: bytes) -> object:
     Refused are, too, a key that stands twice in an object, text that is not UTF-8, and more than MAX_ITEMS items: an
     empty list is three bytes of text and eighty of memory.
     """
-    if _count_marks(text) > MAX_ITEMS and not _has_few_items(text):
+    if not has_few_items(text):
         raise ValueError(f"it has more than {MAX_ITEMS} items")
     try:
         return json.loads(text.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(str(error)[:100]) from error
+
+
+def has_few_items(text: bytes) -> bool:
+    """Whether a text has at most MAX_ITEMS items, and so is read."""
+    return _count_marks(text) <= MAX_ITEMS or _has_few_items(text)
 
 
 def _count_marks(text: bytes) -> int:

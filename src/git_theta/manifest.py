@@ -17,12 +17,14 @@ from git_theta.tensor import DTYPES, MAX_NAME_LENGTH, MAX_SIZE_BYTES, OPAQUE, Vi
 
 __all__ = [
     "MAX_MANIFEST_BYTES",
+    "MAX_PARAMETERS",
     "MAX_PIECES",
     "MAX_VIEWS",
     "Manifest",
     "Piece",
     "Record",
     "Step",
+    "check_objects",
     "format",
     "format_store",
     "has_conflict_markers",
@@ -30,7 +32,9 @@ __all__ = [
     "is_word",
     "looks_like",
     "parse",
+    "parse_rows",
     "parse_store",
+    "row_start",
     "starts_like",
 ]
 
@@ -152,6 +156,11 @@ def format(manifest: Manifest) -> bytes:
     return "\n".join([*lines, *([",\n".join(rows)] if rows else []), "}}", ""]).encode("ascii")
 
 
+def row_start(name: str) -> bytes:
+    """How the line of a parameter begins in the canonical text."""
+    return f'{json.dumps(name)}: {{"dtype": '.encode("ascii")
+
+
 def _format_layout(record: Record) -> dict[str, object]:
     return {"size": record.size, "digest": record.digest, "store": format_store(record.store)}
 
@@ -236,11 +245,8 @@ def parse(text: bytes) -> Manifest:
     parameters = root["parameters"]
     if type(parameters) is not dict or len(parameters) > MAX_PARAMETERS:
         raise ManifestError(f"it has no 'parameters', or more than {MAX_PARAMETERS}")
-    try:
-        records = {name: _parse_record(name, row) for name, row in parameters.items()}
-    except FormatError as error:
-        raise ManifestError(str(error)) from error
-    _check_objects([layout, *records.values()])
+    records = parse_rows(parameters)
+    check_objects([layout, *records.values()])
     return Manifest(
         _word(root["format"], "its format"),
         _size(root["size"], "its size"),
@@ -248,6 +254,14 @@ def parse(text: bytes) -> Manifest:
         layout,
         records,
     )
+
+
+def parse_rows(rows: Mapping[str, object]) -> dict[str, Record]:
+    """The records that JSON holds, by their names; raises ManifestError."""
+    try:
+        return {name: _parse_record(name, row) for name, row in rows.items()}
+    except FormatError as error:
+        raise ManifestError(str(error)) from error
 
 
 def _expect_keys(row: Mapping[str, object], where: str, *required: str, optional: Sequence[str] = ()) -> None:
@@ -343,7 +357,8 @@ def _parse_piece(row: object, where: str) -> Piece:
     return Piece(oid, size, offset, length)
 
 
-def _check_objects(records: Sequence[Record]) -> None:
+def check_objects(records: Sequence[Record]) -> None:
+    """Raise ManifestError where an object has one size here and another one there."""
     sizes: dict[str, int] = {}
     for record in records:
         for step in record.store:

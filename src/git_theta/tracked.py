@@ -1,6 +1,6 @@
 """Tracked files: the files in the index whose `filter` attribute is "theta", and what Git stores for each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -87,14 +87,14 @@ def manifest_in(content: bytes | None) -> Manifest | None:
     return None if content is None else read(content)[1]
 
 
-def read(content: bytes) -> tuple[Kind, Manifest | None, str]:
+def read(content: bytes, parse: Callable[[bytes], Manifest] = manifest.parse) -> tuple[Kind, Manifest | None, str]:
     """What a blob's content is: its kind, the manifest if it is one, and why not if it means to be."""
     if not content:
         return Kind.EMPTY, None, ""
     if not means_manifest(content):
         return Kind.PLAIN, None, ""
     try:
-        return Kind.MANIFEST, manifest.parse(content), ""
+        return Kind.MANIFEST, parse(content), ""
     except ManifestError as error:
         if manifest.has_conflict_markers(content):
             return Kind.INVALID, None, "its manifest has conflict markers; restore it: git checkout COMMIT -- PATH"

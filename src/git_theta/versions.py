@@ -5,7 +5,7 @@ without objects: nothing is stored.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from git_theta import plugins, tracked, value
 from git_theta.checkpoint import segment
 from git_theta.errors import ChangedError, DataError, InputError, ManifestError, RepositoryError
 from git_theta.layout import MAX_LAYOUT_BYTES, Layout
-from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Record, Step
+from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Record, Step, parse
 from git_theta.names import shown, shown_path
 from git_theta.source import BytesSource, FileSource, Source
 from git_theta.statistics import Values
@@ -96,9 +96,9 @@ def of_manifest(manifest: Manifest, store: Store) -> Version:
     return Version(manifest, StoredValues(store), is_kept=True)
 
 
-def of_blob(content: bytes, store: Store) -> Version:
+def of_blob(content: bytes, store: Store, parse: Callable[[bytes], Manifest] = parse) -> Version:
     """The version whose manifest Git has; raises ManifestError where it is none, or cannot be used."""
-    kind, manifest, problem = tracked.read(content)
+    kind, manifest, problem = tracked.read(content, parse)
     if manifest is None:
         raise ManifestError(problem if kind is Kind.INVALID else "Git has it as it is, not as a manifest")
     return of_manifest(manifest, store)

@@ -15,6 +15,7 @@ from git_theta.errors import ManifestError
 from git_theta.ledger import Ledger
 from git_theta.manifest import MAX_MANIFEST_BYTES
 from git_theta.measuring import Extras
+from git_theta.rows import Rows
 from git_theta.versions import Version
 
 __all__ = ["Comparer"]
@@ -43,6 +44,7 @@ class Comparer:
         self._room = {True: _NO_LIMIT, False: 0, None: self._settings.diff_stats_bytes}[stats]
         self._keeps = stats is not False
         self._extras = extras
+        self._rows = Rows()
         self._ledger: Ledger | None = None
         self._stack = ExitStack()
 
@@ -58,7 +60,7 @@ class Comparer:
         if self.place is None or self._store is None:
             raise ManifestError("there is no repository to look for it in")
         content = self.place.repository.blobs([oid], MAX_MANIFEST_BYTES).get(oid)
-        return None if content == b"" else versions.of_blob(content or b"?", self._store)
+        return None if content == b"" else versions.of_blob(content or b"?", self._store, self._rows.parse)
 
     def of_file(self, path: Path) -> AbstractContextManager[Version]:
         """The version in a file."""
