@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from git_theta import statistics, value
+from git_theta.elements import Elements
 from git_theta.errors import DamagedObjectError, MissingObjectError
 from git_theta.manifest import Record
 from git_theta.spectrum import effective_rank, has_rank
@@ -33,6 +34,10 @@ TYPES = {
     "U8": "u1",
     "U16": "<u2",
     "BOOL": "u1",
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
 }
 Array = npt.NDArray[np.generic]
 
@@ -72,7 +77,7 @@ def compared(old: Array, new: Array, before: str = "F32", after: str = "") -> St
 
 def values(shape: tuple[int, ...], dtype: str, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
-    if dtype in ("F64", "F32", "F16", "BF16"):
+    if "F" in dtype:
         return rng.standard_normal(shape).astype(TYPES[dtype])
     return rng.integers(0, 2 if dtype == "BOOL" else 100, shape).astype(TYPES[dtype])
 
@@ -198,7 +203,7 @@ def test_rows_that_both_have_are_compared(dtype: str) -> None:
 def test_what_is_no_number_is_counted_in_bytes() -> None:
     old, new = np.arange(90, dtype="u1"), np.arange(90, dtype="u1")
     new[::3] ^= 1
-    assert compared(old, new, "F8_E4M3") == Statistics(90, 30)
+    assert compared(old, new, "QI8") == Statistics(90, 30)
     assert compared(old, new, "opaque") == Statistics(90, 30)
 
 
@@ -212,9 +217,14 @@ def test_what_is_no_number_is_counted_in_bytes() -> None:
         (named(1), named(2, shape=(2, 3, 1)), False),
         (named(1, shape=(1,)), named(2, shape=()), False),
         (named(1), named(2, "BF16"), True),
-        (named(1), named(2, "F8_E4M3"), False),
-        (named(1, "F8_E4M3"), named(2, "F8_E4M3"), True),
-        (named(1, "F8_E4M3"), named(2, "F8_E4M3", (4, 3)), False),
+        (named(1), named(2, "F8_E4M3"), True),
+        (named(1, "F8_E4M3"), named(2, "F8_E4M3", (4, 3)), True),
+        (named(1), named(2, "QI8"), False),
+        (named(1, "QI8"), named(2, "QI8"), True),
+        (named(1, "QI8"), named(2, "QI8", (4, 3)), False),
+        (named(1, "C64"), named(2, "C128"), True),
+        (named(1, "C64"), named(2, "C64", (4, 3)), True),
+        (named(1, "C64"), named(2), False),
         (named(1), named(2, strides=(1, 2)), False),
         (named(1, strides=(1, 2)), named(2, strides=(1, 2)), True),
         (replace(named(1), dtype="Q4_K"), replace(named(2), dtype="Q4_K"), True),
@@ -225,6 +235,81 @@ def test_what_is_no_number_is_counted_in_bytes() -> None:
 def test_what_can_be_compared(before: Record, after: Record, can: bool) -> None:
     assert are_comparable(before, after) is can
     assert are_comparable(after, before) is can
+
+
+COMPLEX = {"C64": ("<c8", "<f4"), "C128": ("<c16", "<f8"), "C32": (None, "<f2")}
+
+
+def complex_values(dtype: str, shape: tuple[int, ...], seed: int = 0) -> tuple[npt.NDArray[np.complex128], Array]:
+    """Numbers, and how they are stored: each a pair."""
+    pairs = np.random.default_rng(seed).standard_normal((*shape, 2)).astype(COMPLEX[dtype][1])
+    return pairs.astype("<f8").view("<c16")[..., 0], pairs
+
+
+@pytest.mark.parametrize("dtype", COMPLEX)
+@pytest.mark.parametrize("shape", [(300, 7), (1000,), (3, 70_000), ()], ids=str)
+def test_a_complex_number_is_one_element_of_its_modulus(dtype: str, shape: tuple[int, ...]) -> None:
+    old, old_pairs = complex_values(dtype, shape)
+    new, new_pairs = complex_values(dtype, shape, 1)
+    kept = old.size // 3
+    new.reshape(-1)[:kept], new_pairs.reshape(-1, 2)[:kept] = old.reshape(-1)[:kept], old_pairs.reshape(-1, 2)[:kept]
+    if old.size > 20:  # of the last one, the imaginary part alone
+        new.reshape(-1)[-1] = complex(old.reshape(-1)[-1].real, new.reshape(-1)[-1].imag)
+        new_pairs.reshape(-1)[-2] = old_pairs.reshape(-1)[-2]
+    before, after = (replace(of(pairs, dtype), shape=shape) for pairs in (old_pairs, new_pairs))
+    assert are_comparable(before, after)
+    found = measure(before, after, Held(old_pairs.tobytes()), Held(new_pairs.tobytes()), histogram=True)
+    change = np.abs(new - old)
+    assert (found.elements, found.changed) == (old.size, int(np.count_nonzero(change)))
+    if len(shape) > 1:
+        assert (found.rows, found.changed_rows) == (len(old), int(np.count_nonzero(change.any(axis=1))))
+    assert found.largest == pytest.approx(change.max(), rel=1e-12)
+    for norm, wanted in ((found.before, old), (found.after, new), (found.change, change)):
+        assert norm == pytest.approx(np.sqrt((np.abs(wanted) ** 2).sum()), rel=1e-12)
+    cosine = np.vdot(old, new).real / np.sqrt((np.abs(old) ** 2).sum() * (np.abs(new) ** 2).sum())
+    assert found.cosine == pytest.approx(cosine, abs=1e-9)
+    assert found.histogram is not None
+    assert sum(found.histogram) == found.changed
+
+
+def test_a_complex_number_is_not_finite_where_a_part_is_not() -> None:
+    old = np.array([[1, 2], [3, 4], [5, 6], [7, 8]], "<f4")
+    new = np.array([[1, np.nan], [np.inf, 4], [-np.inf, np.nan], [7, 9]], "<f4")
+    before, after = (replace(of(side, "C64"), shape=(4,)) for side in (old, new))
+    found = measure(before, after, Held(old.tobytes()), Held(new.tobytes()))
+    assert (found.changed, found.nans, found.infinities) == (4, (0, 2), (0, 2))
+    assert (found.change, found.largest) == (1.0, 1.0)
+    assert found.before == pytest.approx(math.hypot(7, 8))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "reference"),
+    [
+        ("F8_E4M3", ml_dtypes.float8_e4m3fn),
+        ("F8_E5M2", ml_dtypes.float8_e5m2),
+        ("F8_E4M3FNUZ", ml_dtypes.float8_e4m3fnuz),
+        ("F8_E5M2FNUZ", ml_dtypes.float8_e5m2fnuz),
+        ("F8_E8M0", ml_dtypes.float8_e8m0fnu),
+    ],
+)
+def test_every_float_of_8_bits_is_its_number(dtype: str, reference: npt.DTypeLike) -> None:
+    codes = np.arange(256, dtype="u1")
+    side = Elements(dtype, 256)
+    found = side.numbers(side.words(memoryview(codes.tobytes())))
+    wanted = codes.view(reference).astype("<f8")
+    nan = np.isnan(wanted)
+    assert np.array_equal(np.isnan(found), nan)
+    assert found[~nan].tobytes() == wanted[~nan].tobytes()
+
+
+def test_a_model_that_was_quantised_to_floats_of_8_bits() -> None:
+    old = values((64, 40), "F32")
+    new = old.astype(ml_dtypes.float8_e4m3fn)
+    found = compared(old, new, "F32", "F8_E4M3")
+    change = old.astype("<f8") - new.astype("<f8")
+    assert found.change == pytest.approx(np.sqrt((change**2).sum()))
+    assert found.relative == pytest.approx(0.026, abs=0.004)
+    assert found.changed == np.count_nonzero(change)
 
 
 def test_elements_in_another_order_have_no_rows() -> None:

@@ -20,7 +20,7 @@ from git_theta.statistics import Statistics
 __all__ = ["Ledger", "Pair"]
 
 MAX_ROWS = 200_000
-_VERSION = 1
+_VERSION = 2  # 1 counted bytes of floats of 8 bits and of complex numbers
 _COLUMNS = """
     before BLOB NOT NULL,  -- BLAKE3-256 of the values
     after BLOB NOT NULL,

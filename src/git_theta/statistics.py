@@ -2,7 +2,7 @@
 
 The two values go by in blocks, as they are decoded: memory does not grow with them. Sums are added up in float64, and
 are of the elements that are finite on both sides. An element has changed where its bits have; across dtypes, where it
-is another number.
+is another number. What a complex element, or its change, amounts to is its modulus.
 """
 
 import math
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
+from git_theta.elements import NUMBERS, Elements, are_alike
 from git_theta.manifest import Record
-from git_theta.merges.arrays import KINDS
-from git_theta.merges.base import FLOAT
 from git_theta.tensor import DTYPES
 from git_theta.updates.stream import Stream
 
@@ -22,9 +21,10 @@ if TYPE_CHECKING:
 
     Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     Counts = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+    Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
     Words = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
-__all__ = ["BINS", "BLOCK", "LOWEST", "Loader", "Statistics", "Values", "are_comparable", "measure", "total"]
+__all__ = ["BINS", "BLOCK", "LOWEST", "Statistics", "Values", "are_comparable", "measure", "total"]
 
 BLOCK = 2**16
 """Elements that are looked at in one go: so few that they stay in a core's cache, so many that calls cost little."""
@@ -115,14 +115,14 @@ def are_comparable(before: Record, after: Record) -> bool:
     """Whether the elements of two values can be told to be the same ones: all of them, or those of the shared rows."""
     if before.strides != after.strides or not all(_is_whole(record) for record in (before, after)):
         return False
-    if before.dtype != after.dtype and not {before.dtype, after.dtype} <= KINDS.keys():
+    if before.dtype != after.dtype and not are_alike(before.dtype, after.dtype):
         return False
     if before.shape == after.shape:
         return before.dtype in DTYPES or before.size == after.size
     if len(before.shape) != len(after.shape) or before.shape[1:] != after.shape[1:]:
         return False
     # Of what is no number, rows need not be whole bytes.
-    return bool(before.shape) and before.strides is None and before.dtype in KINDS
+    return bool(before.shape) and before.strides is None and before.dtype in NUMBERS
 
 
 def measure(before: Record, after: Record, old: Values, new: Values, *, histogram: bool = False) -> Statistics:
@@ -138,7 +138,7 @@ def measure(before: Record, after: Record, old: Values, new: Values, *, histogra
         Stream(record.dtype, record.shape, record.size, values.runs(record))
         for record, values in ((before, old), (after, new))
     ]
-    has_rows = len(before.shape) > 1 and before.strides is None and before.dtype in KINDS
+    has_rows = len(before.shape) > 1 and before.strides is None and before.dtype in NUMBERS
     row = math.prod(before.shape[1:]) if has_rows else 0
     elements = _elements(before, after)
     with np.errstate(all="ignore"):
@@ -162,7 +162,7 @@ def _is_whole(record: Record) -> bool:
 
 def _elements(before: Record, after: Record) -> int:
     """How many elements are on both sides; bytes, where they are no numbers."""
-    if before.dtype not in KINDS:
+    if before.dtype not in NUMBERS:
         return min(before.size, after.size)
     return min(math.prod(before.shape), math.prod(after.shape))
 
@@ -186,11 +186,12 @@ class _Tally:
         import numpy as np
 
         self._np = np
-        self._loaders = [Loader(dtype) for dtype in (before, after)]
+        self._elements = [Elements(dtype, BLOCK) for dtype in (before, after)]
+        self._parts = self._elements[0].parts
         self._same_dtype = before == after
-        self._are_numbers = before in KINDS
-        self._difference: Floats = np.empty(BLOCK, "<f8")
-        self._mask = np.empty(BLOCK, np.bool_)
+        self._are_numbers = before in NUMBERS
+        self._difference: Floats = np.empty(BLOCK * self._parts, "<f8")
+        self._mask: Flags = np.empty(BLOCK * self._parts, np.bool_)
         self._row_changed = False
         self._changed = self._changed_rows = 0
         self._squares = [0.0, 0.0, 0.0]
@@ -202,17 +203,18 @@ class _Tally:
     @property
     def widths(self) -> tuple[int, int]:
         """Bytes of an element, before and after."""
-        return self._loaders[0].width, self._loaders[1].width
+        return self._elements[0].width, self._elements[1].width
 
     def add(self, old: memoryview, new: memoryview, row: int, *, ends: bool) -> None:
         """A block of elements of both sides, of several rows or of a part of one."""
         np = self._np
-        words = [loader.words(data) for loader, data in zip(self._loaders, (old, new), strict=True)]
+        words = [item.words(data) for item, data in zip(self._elements, (old, new), strict=True)]
         mask = self._mask[: len(words[0])]
         bits = words
         if not self._same_dtype:
-            bits = [loader.numbers(given).view("<u8") for loader, given in zip(self._loaders, words, strict=True)]
+            bits = [item.numbers(given).view("<u8") for item, given in zip(self._elements, words, strict=True)]
         np.not_equal(bits[0], bits[1], out=mask)
+        mask = self._by_element(mask)
         changed = int(np.count_nonzero(mask))
         if self._are_numbers:
             self._add_numbers(words, changed)
@@ -228,40 +230,53 @@ class _Tally:
 
     def see(self, side: int, data: memoryview) -> None:
         """Elements of one side that the other has not."""
-        loader = self._loaders[side]
-        if self._are_numbers and loader.floating:
-            self._count_specials(side, loader.numbers(loader.words(data)))
+        item = self._elements[side]
+        if self._are_numbers and item.floating:
+            self._count_specials(side, item.numbers(item.words(data)))
+
+    def _by_element(self, flags: "Flags") -> "Flags":
+        """Of each element, whether it has a part with a flag."""
+        if self._parts == 1:
+            return flags
+        both: Flags = flags[::2] | flags[1::2]
+        return both
+
+    def _sizes(self, numbers: "Floats") -> "Floats":
+        """The modulus of each element."""
+        return self._np.abs(numbers) if self._parts == 1 else self._np.hypot(numbers[::2], numbers[1::2])
 
     def _add_numbers(self, words: "list[Words]", changed: int) -> None:
         """The sums over a block; where no bits changed, the one side stands for both."""
         np = self._np
-        old = self._loaders[0].numbers(words[0])
+        old = self._elements[0].numbers(words[0])
         square = float(old @ old)
         if not changed and math.isfinite(square):
             self._squares[0] += square
             self._squares[1] += square
             return
-        new = self._loaders[1].numbers(words[1])
+        new = self._elements[1].numbers(words[1])
         squares = [square, float(new @ new)]
         if not all(map(math.isfinite, squares)):
             self._count_specials(0, old)
             self._count_specials(1, new)
-            finite = np.isfinite(old) & np.isfinite(new)
+            finite = ~self._by_element(~(np.isfinite(old) & np.isfinite(new))).repeat(self._parts)
             old, new = np.where(finite, old, 0), np.where(finite, new, 0)
             squares = [float(old @ old), float(new @ new)]
         difference = self._difference[: len(old)]
         np.subtract(new, old, out=difference)
         for index, value in enumerate((*squares, float(difference @ difference))):
             self._squares[index] += value
-        if len(difference):
+        if self._parts > 1:
+            self._largest = max(self._largest, float(self._sizes(difference).max(initial=0)))
+        elif len(difference):
             self._largest = max(self._largest, float(difference.max()), -float(difference.min()))
         if self._histogram is not None:
-            self._histogram += _histogram(difference, old)
+            self._histogram += _histogram(self._sizes(difference), self._sizes(old))
 
     def _count_specials(self, side: int, numbers: "Floats") -> None:
         np = self._np
-        self._nans[side] += int(np.count_nonzero(np.isnan(numbers)))
-        self._infinities[side] += int(np.count_nonzero(np.isinf(numbers)))
+        self._nans[side] += int(np.count_nonzero(self._by_element(np.isnan(numbers))))
+        self._infinities[side] += int(np.count_nonzero(self._by_element(np.isinf(numbers))))
 
     def result(self, elements: int, rows: int) -> Statistics:
         """The statistics of all that was added."""
@@ -275,10 +290,10 @@ class _Tally:
 
 
 def _histogram(difference: "Floats", old: "Floats") -> "Counts":
-    """How many elements of a block changed by how much; one that was 0 is in the last bin."""
+    """How many elements of a block changed by how much, by both moduli; one that was 0 is in the last bin."""
     import numpy as np
 
-    ratios = np.abs(difference / old)
+    ratios = np.abs(difference / old)  # 0 / 0 has a sign
     bins, edges = _bins()
     places = (ratios.view("<u8") >> _CELL_SHIFT).view("<i8")
     found = np.bincount(bins[places] + (ratios >= edges[places]), minlength=BINS)
@@ -302,34 +317,3 @@ def _bins() -> "tuple[Counts, Floats]":
     following = np.append(edges, np.inf)[bins]
     following[bins == BINS - 1] = np.nan  # there is none: nothing is as large
     return bins, following
-
-
-class Loader:
-    """The elements of one side: as words whose bits are compared, and as float64 in a buffer that is used again."""
-
-    def __init__(self, dtype: str) -> None:
-        import numpy as np
-
-        self._np = np
-        self.width = DTYPES[dtype].word if dtype in KINDS else 1
-        self.floating = KINDS.get(dtype) == FLOAT
-        self._wide = np.empty(BLOCK, "<u4") if dtype == "BF16" else None
-        letter = "f" if self.floating else "i" if dtype.startswith("I") else "u"
-        self._type = f"<{letter}{self.width}"
-        self._numbers: Floats = np.empty(BLOCK, "<f8")
-
-    def words(self, data: memoryview) -> "Words":
-        words: Words = self._np.frombuffer(data, f"<u{self.width}")
-        return words
-
-    def numbers(self, words: "Words") -> "Floats":
-        """The numbers, until it is called again."""
-        numbers = self._numbers[: len(words)]
-        if self._wide is None:
-            numbers[...] = words.view(self._type)
-        else:
-            wide = self._wide[: len(words)]
-            wide[...] = words
-            self._np.left_shift(wide, 16, out=wide)
-            numbers[...] = wide.view("<f4")
-        return numbers
