@@ -267,7 +267,8 @@ class _Tally:
         for index, value in enumerate((*squares, float(difference @ difference))):
             self._squares[index] += value
         if self._parts > 1:
-            self._largest = max(self._largest, float(self._sizes(difference).max(initial=0)))
+            squared = difference[::2] ** 2 + difference[1::2] ** 2
+            self._largest = max(self._largest, math.sqrt(squared.max(initial=0)))
         elif len(difference):
             self._largest = max(self._largest, float(difference.max()), -float(difference.min()))
         if self._histogram is not None:
