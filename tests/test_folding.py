@@ -1,7 +1,8 @@
 """Folding names: exact, in natural order, and reversible."""
 
 import re
-from itertools import product
+import time
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,14 @@ def names(rows: list[str], *, siblings: bool = False) -> list[str]:
         ([f"layers.{i}.w" for i in range(32)], ["layers.{0-31}.w"]),
         ([f"l.{i}.e.{j}" for i, j in product(range(3), range(1, 9))], ["l.{0-2}.e.{1-8}"]),
         (["l.0.e.0", "l.0.e.1", "l.1.e.0"], ["l.0.e.{0-1}", "l.1.e.0"]),
+        (
+            [f"l.{i}.e.{j}" for i in range(32) for j in range(8 if i < 31 else 4)],
+            ["l.{0-30}.e.{0-7}", "l.31.e.{0-3}"],
+        ),
+        (
+            [f"l.{i}.e.{j}" for i in range(6) for j in range(9) if j != i % 2],
+            ["l.{0,2,4}.e.{1-8}", "l.{1,3,5}.e.{0,2-8}"],
+        ),
         ([f"block{i}.conv{i}" for i in range(3)], ["block{0-2}.conv{0-2}"]),
         (["a.0.w", "a.1.w", "b.w"], ["a.{0-1}.w", "b.w"]),
         (["p-00001", "p-00002", "p-00003"], ["p-{00001-00003}"]),
@@ -109,6 +118,23 @@ def test_every_name_is_in_exactly_one_fold(given_names: set[str]) -> None:
     found = fold(given_names)
     assert sorted(name for item in found for name in item.members) == sorted(given_names)
     assert len({item.name for item in found}) == len(found)
+
+
+def test_many_names_of_no_order_are_folded_in_time() -> None:
+    numbers = [(seed * 7919) % 10_007 for seed in range(60_000)]
+    made = {f"a{x % 61}.b{x % 53 * y % 47}.c{y % 59}.d{x * y % 31}" for x, y in pairwise(numbers)}
+    started = time.process_time()
+    found = fold(made)
+    assert time.process_time() - started < 30
+    assert sorted(name for item in found for name in item.members) == sorted(made)
+
+
+def test_names_made_up_of_many_numbers_are_left_alone() -> None:
+    """Each differs from every other one in two places of a thousand, and so every cut parts one from the rest."""
+    made = [".".join("1" if place == number else "0" for place in range(1000)) for number in range(800)]
+    started = time.process_time()
+    assert sorted(name for item in fold(made) for name in item.members) == sorted(made)
+    assert time.process_time() - started < 30
 
 
 @given(st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1))

@@ -17,7 +17,8 @@ _NUMBER = re.compile(r"(?<![0-9])[0-9]{1,15}(?![0-9])")
 _WORDS = re.compile(r"([./_~-]+)")
 _MOST_RANGES = 6
 _MOST_WORK = 4_000_000
-"""Steps to look for siblings, lest names that someone made up for it take for ever."""
+_MOST_CUTTING = 64_000_000
+"""Steps to look for siblings, and to cut groups up, lest names that someone made up for it take for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,10 @@ def fold(
         cut = _cut(name)
         groups[cut.texts, kind(name)].append(cut)
     alike: dict[Hashable, list[_Part]] = defaultdict(list)
+    work = _Work(_MOST_CUTTING)
     for (texts, given), group in groups.items():
         group.sort(key=lambda cut: cut.order)
-        for members in _split(group):
+        for members in _split(group, work):
             part = _part(texts, members)
             alike[given, part.columns].append(part)
     parts = [part for group in alike.values() for part in (_siblings(group) if siblings else group)]
@@ -96,16 +98,47 @@ def _cut(name: str) -> _Name:
     return _Name(name, (*texts, name[end:]), tuple(numbers))
 
 
-def _split(group: list[_Name]) -> list[list[_Name]]:
-    """The group, cut up until each part has every combination of its numbers."""
+@dataclass(slots=True)
+class _Work:
+    """How many steps may still be taken."""
+
+    left: int
+
+    def take(self, steps: int) -> bool:
+        """Whether these may be taken, too."""
+        self.left -= steps
+        return self.left >= 0
+
+
+def _split(group: list[_Name], work: _Work) -> list[list[_Name]]:
+    """The group, cut up until each part has every combination of its numbers.
+
+    It is cut by the column that makes the fewest parts, numbers with the same others staying together: of the experts
+    0 to 7 in layers 0 to 30, and 0 to 3 in layer 31, there are two parts. Within a part, every number of that column
+    goes with all that there is, and so it is never cut by it again. Where that is too much work, each name is a part.
+    """
+    if not work.take(len(group) * len(group[0].numbers)):
+        return [[cut] for cut in group]
     columns = _varying(group)
     if len(group) == prod(len(set(column)) for column in columns):
         return [group]
-    coarsest = min(columns, key=lambda column: len(set(column)))
-    parts: dict[str, list[_Name]] = defaultdict(list)
-    for number, cut in zip(coarsest, group, strict=True):
-        parts[number].append(cut)
-    return [piece for part in parts.values() for piece in _split(part)]
+    if not work.take(len(group) * len(columns) ** 2):
+        return [[cut] for cut in group]
+    cuts = [_cut_by(place, columns, group) for place in range(len(columns))]
+    return [piece for part in min((cut for cut in cuts if len(cut) > 1), key=len) for piece in _split(part, work)]
+
+
+def _cut_by(place: int, columns: Sequence[tuple[str, ...]], group: Sequence[_Name]) -> list[list[_Name]]:
+    """The group cut by a column: numbers of it that go with the same other numbers are in one part."""
+    others = list(zip(*columns[:place], *columns[place + 1 :], strict=True)) or [()] * len(group)
+    having: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for number, rest in zip(columns[place], others, strict=True):
+        having[number].add(rest)
+    alike = {number: frozenset(rests) for number, rests in having.items()}
+    parts: dict[frozenset[tuple[str, ...]], list[_Name]] = defaultdict(list)
+    for number, cut in zip(columns[place], group, strict=True):
+        parts[alike[number]].append(cut)
+    return list(parts.values())
 
 
 def _varying(group: Sequence[_Name]) -> list[tuple[str, ...]]:
