@@ -8,9 +8,10 @@ from git_theta import report
 from git_theta.changes import compare
 from git_theta.comparison import Comparison, Rest
 from git_theta.errors import MissingObjectError
+from git_theta.grouping import Sort, groups
 from git_theta.ledger import Pair
 from git_theta.manifest import Manifest, Piece, Step
-from git_theta.report import Sort, Style
+from git_theta.report import Style
 from git_theta.scalars import Difference
 from git_theta.statistics import Statistics
 from git_theta.tensor import View
@@ -57,7 +58,7 @@ def test_statistics_of_a_group_are_those_of_all_together() -> None:
     old = manifest(**{f"l.{number}": number for number in range(3)})
     new = manifest(**{f"l.{number}": number + 10 for number in range(3)})
     one = compared(old, new, **{f"l.{number}": replace(SOME, change=0.5 * number) for number in range(3)})
-    [group] = report.groups(one)
+    [group] = groups(one)
     assert (group.name, len(group.changes), group.size) == ("l.{0-2}", 3, 72)
     assert group.total is not None
     assert group.total.change == pytest.approx((0.25 + 1) ** 0.5)
@@ -67,13 +68,54 @@ def test_statistics_of_a_group_are_those_of_all_together() -> None:
     assert detail.startswith("|change|/|weight| 21.5% (max 33.3% at l.2)   50% of elements   3 of 6 rows   ")
     part = compared(old, new, **{"l.0": SOME})
     assert "max 50" not in text(part)[2], "whose is the largest is not known"
-    assert len(report.groups(one, full=True)) == 3
+    assert len(groups(one, full=True)) == 3
+
+
+def trained_layers(*changes: float) -> Comparison:
+    """Layers of a norm of 1, each with its change."""
+    names = [f"l.{number}" for number in range(len(changes))]
+    old, new = (manifest(**{name: f"{side}{name}" for name in names}) for side in ("old", "new"))
+    rows = {name: replace(SOME, before=1.0, change=change) for name, change in zip(names, changes, strict=True)}
+    return compared(old, new, **rows)
+
+
+def test_what_changed_far_more_than_the_others_has_a_line_of_its_own() -> None:
+    one = trained_layers(0.01, 0.02, 0.5, 0.01, 0.012, 0.2)
+    [group] = groups(one)
+    assert group.outliers == (("l.2", 0.5), ("l.5", 0.2))
+    assert [line.strip() for line in text(one) if "far more" in line] == [
+        "far more than the others: l.2   50%",
+        "far more than the others: l.5   20%",
+    ]
+    many = trained_layers(*[0.01] * 20, *[0.3] * 5)
+    assert text(many)[-1].strip() == "2 more changed far more than the others; --full lists all"
+    assert "far more" not in "".join(text(many, full=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [(0.01, 0.02, 0.9), (0.01, 0.02, 0.03, 0.07), (0.5,) * 9, (0.0, 0.0, 0.0, 0.0)],
+    ids=["too few to tell", "not far", "all alike", "none"],
+)
+def test_what_is_in_line_has_none(changes: tuple[float, ...]) -> None:
+    assert groups(trained_layers(*changes))[0].outliers == ()
+
+
+def test_weights_that_were_zero_changed_infinitely() -> None:
+    one = trained_layers(0.1, 0.2, 0.3, 0.4, 0.5)
+    change = one.changes.items[1]
+    assert change.pair
+    one = replace(one, found={**one.found, change.pair: replace(SOME, before=0.0)})
+    [group] = groups(one)
+    assert group.outliers == (("l.1", None),)
+    assert "(max inf at l.1)" in text(one)[2]
+    assert [item.name for item in groups(one, full=True, sort=Sort.REL)] == ["l.1", "l.4", "l.3", "l.2", "l.0"]
 
 
 def test_what_differs_in_kind_is_not_folded() -> None:
     old = manifest(**{"l.0": 0, "l.1": 1, "l.2": record(2, "BF16"), "l.3": record(3, shape=(4, 3))})
     new = manifest(**{"l.0": 9, "l.1": 8, "l.2": record(7, "BF16"), "l.3": record(6, shape=(4, 3)), "l.4": 5})
-    assert [group.name for group in report.groups(compared(old, new))] == ["l.{0-1}", "l.2", "l.3", "l.4"]
+    assert [group.name for group in groups(compared(old, new))] == ["l.{0-1}", "l.2", "l.3", "l.4"]
 
 
 def test_renames_are_folded_with_their_old_names() -> None:
@@ -101,7 +143,7 @@ def test_order() -> None:
     one = compared(old, new, a=SOME, c=replace(SOME, change=9.0))
 
     def names(sort: Sort) -> list[str]:
-        return [group.name for group in report.groups(one, full=True, sort=sort)]
+        return [group.name for group in groups(one, full=True, sort=sort)]
 
     assert names(Sort.NAME) == ["a", "b", "c"]
     assert names(Sort.REL) == ["c", "a", "b"]

@@ -1,41 +1,35 @@
 """A comparison as lines of text: a line for the file, one or two for each group of parameters, and what is alarming."""
 
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from git_theta.changes import Change, Kind, rows
+from git_theta.changes import Kind, rows
 from git_theta.comparison import Comparison, Rest
 from git_theta.errors import MissingObjectError
-from git_theta.folding import fold, frame
-from git_theta.manifest import Record, Step
+from git_theta.grouping import Group, Sort, groups, relative_change
+from git_theta.manifest import Record
 from git_theta.measuring import size_bytes
 from git_theta.names import shown
 from git_theta.scalars import Scalar
-from git_theta.statistics import LOWEST, Statistics, total
+from git_theta.statistics import LOWEST
 from git_theta.tensor import OPAQUE
 from git_theta.wording import count, size
 
-__all__ = ["Group", "Line", "Sort", "Style", "groups", "lines"]
+__all__ = ["Line", "Style", "lines"]
 
 _NONE = "0" * 7
 _INDENT = "        "
 _WIDEST_NAME = 60
 _MOST_ALARMS = 20
+_MOST_OUTLIERS = 3
 _MOST_SCALARS = 20
 _LONGEST_SCALAR = 60
 _MOST_BITS = 1024
-
-
-class Sort(Enum):
-    """By what the groups are put in order."""
-
-    NAME = "name"
-    REL = "rel"  # the relative change, the largest first
-    SIZE = "size"
 
 
 class Style(Enum):
@@ -55,92 +49,6 @@ class Line:
 
     text: str
     style: Style
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Changes of one kind, from one dtype and shape to one, whose names differ in numbers and words alone.
-
-    `chains` are the updates by which each new value is stored. `was` is the name of before where that was another,
-    `owner` of what it is tied to.
-    """
-
-    name: str
-    changes: tuple[Change, ...]
-    statistics: tuple[Statistics, ...]
-    chains: tuple[str, ...] = ()
-    was: str = ""
-    owner: str = ""
-
-    @property
-    def kind(self) -> Kind:
-        return self.changes[0].kind
-
-    @property
-    def total(self) -> Statistics | None:
-        """Those of all together, of as many as there are."""
-        return total(self.statistics) if self.statistics else None
-
-    @property
-    def ranks(self) -> tuple[float, float] | None:
-        """The smallest and the largest effective rank, where any was computed."""
-        found = [item.rank for item in self.statistics if item.rank is not None]
-        return (min(found), max(found)) if found else None
-
-    @property
-    def size(self) -> int:
-        """Bytes of the values, the old ones where they are gone."""
-        faces = [change.after or change.before for change in self.changes]
-        return sum(face.record.size for face in faces if face)
-
-
-def groups(compared: Comparison, *, full: bool = False, sort: Sort = Sort.NAME) -> list[Group]:
-    """The changes of a comparison in groups, or each by itself."""
-    by_name = {change.name: change for change in compared.changes.items}
-    folds = fold(by_name, lambda name: name if full else _alike(by_name[name]), siblings=not full)
-    made = [_group(item.name, [by_name[name] for name in item.members], compared) for item in folds]
-    if sort is Sort.REL:
-        made.sort(key=lambda group: -_relative(group))
-    elif sort is Sort.SIZE:
-        made.sort(key=lambda group: -group.size)
-    return made
-
-
-def _alike(change: Change) -> tuple[object, ...]:
-    faces = [
-        (face.record.dtype, face.record.shape, frame(face.owner)) if face else None
-        for face in (change.before, change.after)
-    ]
-    was = frame(change.before.name) if change.kind is Kind.RENAMED and change.before else None
-    return change.kind, *faces, was
-
-
-def _group(name: str, changes: Sequence[Change], compared: Comparison) -> Group:
-    found = [compared.statistics(change) for change in changes]
-    was = [change.before.name for change in changes if change.before and change.after]
-    owners = [face.owner for change in changes for face in (change.before, change.after) if face and face.owner]
-    return Group(
-        name,
-        tuple(changes),
-        tuple(item for item in found if item),
-        tuple(" ".join(_step(step, compared) for step in change.steps) for change in changes),
-        _joined(was) if was != [change.name for change in changes] else "",
-        _joined(owners),
-    )
-
-
-def _step(step: Step, compared: Comparison) -> str:
-    note = compared.notes.get(step)
-    return f"{step.update} {note}" if note else step.update
-
-
-def _joined(names: Iterable[str]) -> str:
-    return ", ".join(item.name for item in fold(dict.fromkeys(names), siblings=True))
-
-
-def _relative(group: Group) -> float:
-    relative = group.total.relative if group.total else None
-    return -1.0 if relative is None else relative
 
 
 def lines(path: str, compared: Comparison, *, full: bool = False, sort: Sort = Sort.NAME) -> Iterator[Line]:
@@ -196,6 +104,11 @@ def _group_lines(group: Group, width: int) -> Iterator[Line]:
     details = list(_details(group))
     if details:
         yield Line(_INDENT + "   ".join(details), Style.DETAIL)
+    for name, relative in group.outliers[:_MOST_OUTLIERS]:
+        yield Line(f"{_INDENT}far more than the others: {shown(name)}   {_percent(relative)}", Style.ALARM)
+    if len(group.outliers) > _MOST_OUTLIERS:
+        more = len(group.outliers) - _MOST_OUTLIERS
+        yield Line(f"{_INDENT}{more:,} more changed far more than the others; --full lists all", Style.ALARM)
     histogram = group.total.histogram if group.total else None
     if histogram and any(histogram):
         yield Line(_INDENT + _histogram(histogram), Style.DETAIL)
@@ -275,8 +188,7 @@ def _details(group: Group) -> Iterator[str]:
     if found.change is None:
         yield _share(found.changed, found.elements, "byte")
         return
-    relative = found.relative
-    yield f"|change|/|weight| {'inf' if relative is None else f'{100 * relative:.3g}%'}{_most(group)}"
+    yield f"|change|/|weight| {_percent(found.relative)}{_most(group)}"
     yield _share(found.changed, found.elements, "element")
     if found.changed_rows < found.rows:
         yield f"{found.changed_rows:,} of {count(found.rows, 'row')}"
@@ -285,6 +197,10 @@ def _details(group: Group) -> Iterator[str]:
         yield f"cosine {_cosine(found.cosine)}"
     if group.ranks is not None:
         yield f"effective rank {' to '.join(dict.fromkeys(f'{rank:.4g}' for rank in group.ranks))}"
+
+
+def _percent(relative: float | None) -> str:
+    return "inf" if relative is None else f"{100 * relative:.3g}%"
 
 
 def _histogram(bins: Sequence[int]) -> str:
@@ -301,8 +217,8 @@ def _most(group: Group) -> str:
     if len(group.statistics) < 2 or len(group.statistics) < len(group.changes):
         return ""
     rows_ = zip(group.statistics, group.changes, strict=True)
-    relative, name = max((found.relative or 0.0, change.name) for found, change in rows_)
-    return f" (max {100 * relative:.3g}% at {shown(name)})"
+    most, name = max((relative_change(found), change.name) for found, change in rows_)
+    return f" (max {_percent(most if math.isfinite(most) else None)} at {shown(name)})"
 
 
 def _share(part: int, whole: int, noun: str) -> str:

@@ -130,9 +130,12 @@ def test_the_document_is_the_one_that_is_documented(repo: Repo) -> None:
     section = text[text.index("## git theta diff,") :]
     documented = json.loads(section.split("```json\n")[1].split("```")[0])
     repo.track("*.safetensors")
-    save(repo, A, {"w": torch.ones(2, 2)}, {"epoch": "3"})
+    layers_before = {f"l.{number}": torch.ones(2, 2) for number in range(4)}
+    save(repo, A, {"w": torch.ones(2, 2), **layers_before}, {"epoch": "3"})
     repo.commit()
-    save(repo, A, {"w": torch.tensor([[1, float("nan")], [1, 1]])}, {"epoch": "4"})
+    factors = (1.01, 1.02, 1.5, 1.01)
+    layers_after = {name: layers_before[name] * factor for name, factor in zip(layers_before, factors, strict=True)}
+    save(repo, A, {"w": torch.tensor([[1, float("nan")], [1, 1]]), **layers_after}, {"epoch": "4"})
     repo.commit()
     made = json.loads(repo.ok("diff", "--json", "HEAD~1", "HEAD"))
     assert _keys(made) == _keys(documented)

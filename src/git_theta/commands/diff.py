@@ -107,7 +107,7 @@ def _show(
 ) -> "Show":
     """What shows the comparisons."""
     from git_theta.commands.diff_output import Json, JsonLines, Text
-    from git_theta.report import Sort
+    from git_theta.grouping import Sort
 
     if opens or page is not None:
         from git_theta.commands.html_output import Html

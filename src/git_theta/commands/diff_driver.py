@@ -42,7 +42,7 @@ def command(arguments: tuple[str, ...]) -> None:
 def _print(pair: Pair) -> None:
     from git_theta.commands.comparer import Comparer
     from git_theta.commands.diff_output import Text
-    from git_theta.report import Sort
+    from git_theta.grouping import Sort
 
     place = find_place()
     show = Text(place, full=False, sort=Sort.NAME)

@@ -11,10 +11,11 @@ from git_theta.changes import Change, Face, Kind
 from git_theta.commands import output
 from git_theta.commands.place import Place
 from git_theta.comparison import Comparison
+from git_theta.grouping import Group, Sort, groups
 from git_theta.manifest import Manifest
 from git_theta.measuring import size_bytes
 from git_theta.names import shown_path
-from git_theta.report import Group, Sort, Style
+from git_theta.report import Style
 from git_theta.scalars import Scalar
 from git_theta.statistics import Statistics
 
@@ -138,7 +139,7 @@ def document(paths: Sequence[bytes], compared: Comparison, *, full: bool, sort: 
             for item in compared.scalars
         ],
         "added_bytes": changes.added_bytes if compared.is_kept else None,
-        "groups": [_group(group) for group in report.groups(compared, full=full, sort=sort)],
+        "groups": [_group(group) for group in groups(compared, full=full, sort=sort)],
         "alarms": [
             {"name": change.name, **_specials(found)}
             for change in changes.items
@@ -173,6 +174,7 @@ def _group(group: Group) -> dict[str, object]:
         "after": _face(change.after),
         "size_bytes": group.size,
         "updates": _updates(group.changes),
+        "outliers": [{"name": name, "relative_change": relative} for name, relative in group.outliers],
         "statistics": None if found is None else {"of": len(group.statistics), **_statistics(found, group.ranks)},
     }
 

@@ -21,8 +21,8 @@ from git_theta.commands.diff_output import document, title
 from git_theta.commands.output import VERSION
 from git_theta.comparison import Comparison
 from git_theta.errors import InputError
+from git_theta.grouping import Sort
 from git_theta.names import shown_path
-from git_theta.report import Sort
 
 __all__ = ["Html", "page"]
 
