@@ -179,7 +179,7 @@ def test_what_happened_is_said(old: object, new: object, found: Statistics | Non
         (replace(SOME, elements=10_000, changed=10_000), "100% of elements"),
         (replace(SOME, before=1.0, after=1.0, change=1e-4), "cosine 0.999999995"),
         (replace(SOME, before=1.0, after=1.0, change=2.0), "cosine -1.0000"),
-        (replace(SOME, before=1.0, after=1.0, change=0.0), "cosine 1.0000"),
+        (replace(SOME, change=0.0, largest=0.0), "50% of elements   1 of 2 rows   but no finite number"),
         (Statistics(900, 9), "1% of bytes"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import pickle
 import zipfile
 from argparse import Namespace
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -78,9 +79,52 @@ def test_numbers_and_strings_of_torch() -> None:
     assert found.keys() >= {"model/_metadata//version"}
 
 
-def test_those_of_a_legacy_file() -> None:
-    checkpoint = {"epoch": 3, "model": {"w": torch.ones(2)}}
-    assert read(saved(checkpoint, _use_new_zipfile_serialization=False)) == {"epoch": 3}
+def test_numbers_and_strings_of_torch_before_archives() -> None:
+    checkpoint = {"epoch": 3, "w": torch.ones(300, 300), "lr": 2e-5}
+    content = saved(checkpoint, _use_new_zipfile_serialization=False)
+    assert read(content) == {"epoch": 3, "lr": 2e-5}
+    start = content.index(b"epoch")
+    parts = (layouts.Part(None, start), layouts.Part("w", 5), layouts.Part(None, len(content) - start - 5))
+    assert scalars.read("torch-legacy", Layout(parts, content[:start] + content[start + 5 :])) == {}
+
+
+@pytest.mark.parametrize("is_archive", [True, False])
+def test_shapes_devices_dtypes_paths_and_numbers_of_numpy(is_archive: bool) -> None:
+    checkpoint = {
+        "shape": torch.Size([2, 3]),
+        "device": torch.device("cuda", 1),
+        "cpu": torch.device("cpu"),
+        "dtype": torch.bfloat16,
+        "data": PurePosixPath("/data/run"),
+        "best": np.float64(0.25),
+        "half": np.float16(-1.5),
+        "step": np.int64(-7),
+        "done": np.bool_(True),
+        "when": np.datetime64(1, "s"),
+    }
+    assert read(saved(checkpoint, _use_new_zipfile_serialization=is_archive)) == {
+        "shape/0": 2,
+        "shape/1": 3,
+        "device": "cuda:1",
+        "cpu": "cpu",
+        "dtype": "torch.bfloat16",
+        "data": "/data/run",
+        "best": 0.25,
+        "half": -1.5,
+        "step": -7,
+        "done": True,
+    }
+
+
+def test_calls_of_such_names_with_arguments_of_others() -> None:
+    """Nobody but an attacker writes these; they are no scalars, and nothing goes wrong."""
+    size = b"\x80\x04c%b\n%b\n%b\x85R."
+    for module, name in ((b"torch", b"Size"), (b"torch", b"device"), (b"numpy.core.multiarray", b"scalar")):
+        for argument in (b"]", b"}", b"N", b")", b"C\x01a"):
+            assert read(archive(size % (module, name, argument))) == {}
+    pair = b"\x80\x04cnumpy.core.multiarray\nscalar\n(%btR."
+    for arguments in (b"NN", b"cnumpy\ndtype\n\x8c\x02f8\x85RC\x01a", b"cnumpy\ndtype\n]\x85RC\x01a", b"K\x01C\x01a"):
+        assert read(archive(pair % arguments)) == {}
 
 
 def test_other_files_have_none() -> None:

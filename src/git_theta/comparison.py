@@ -123,16 +123,18 @@ def _beside(changes: Changes, before: Version | None, after: Version | None) -> 
 
     That something of the header did is only said where names, dtypes and shapes are the same, for it has those as well.
     """
-    same_format = before is not None and after is not None and before.manifest.format == after.manifest.format
-    if not changes.is_layout_new or before is None or after is None or not same_format:
+    if not changes.is_layout_new or before is None or after is None:
+        return Rest.SAME, ()
+    formats = before.manifest.format, after.manifest.format
+    if not scalars.are_comparable(*formats):
         return Rest.SAME, ()
     try:
         layouts = before.layout(), after.layout()
     except ThetaError:
         return Rest.UNKNOWN if changes.is_only_beside else Rest.SAME, ()
-    old, new = (scalars.read(before.manifest.format, layout) for layout in layouts)
+    old, new = (scalars.read(name, layout) for name, layout in zip(formats, layouts, strict=True))
     found = tuple(scalars.differences(old, new))
-    if not changes.is_only_beside:
+    if not changes.is_only_beside or formats[0] != formats[1]:
         return Rest.SAME, found
     named = [[part.name for part in layout.parts if part.name is not None] for layout in layouts]
     if named[0] != named[1]:

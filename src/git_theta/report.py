@@ -188,10 +188,14 @@ def _details(group: Group) -> Iterator[str]:
     if found.change is None:
         yield _share(found.changed, found.elements, "byte")
         return
-    yield f"|change|/|weight| {_percent(found.relative)}{_most(group)}"
+    if found.change:
+        yield f"|change|/|weight| {_percent(found.relative)}{_most(group)}"
     yield _share(found.changed, found.elements, "element")
     if found.changed_rows < found.rows:
         yield f"{found.changed_rows:,} of {count(found.rows, 'row')}"
+    if not found.change:
+        yield "but no finite number"
+        return
     yield f"max |change| {found.largest:.3g}"
     if found.cosine is not None:
         yield f"cosine {_cosine(found.cosine)}"

@@ -4,24 +4,35 @@ Read from the layout, which has the bytes between the parameters; no value is lo
 Where the bytes are of another kind, or are not what the format says, there is nothing.
 """
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from git_theta import jsontext, names
 from git_theta.errors import ChangedError, FormatError
 from git_theta.formats import archive, inert_pickle
-from git_theta.formats.inert_objects import Literal
+from git_theta.formats.inert_objects import Global, Record
 from git_theta.formats.pickled import Scalar, leaves
 from git_theta.layout import Layout
 from git_theta.outline import Outline
 
-__all__ = ["Difference", "Scalar", "Scalars", "differences", "read"]
+__all__ = ["Difference", "Scalar", "Scalars", "are_comparable", "differences", "read"]
 
 Scalars = dict[str, Scalar]
 
 _LENGTH_BYTES = 8
 _PICKLE = "data.pkl"
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_LETTERS = dict(
+    zip(["f2", "f4", "f8", "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"], "efd?bhiqBHIQ", strict=True)
+)
+"""NumPy's names of dtypes, and those of struct."""
 _METADATA = "__metadata__"
+
+
+def are_comparable(before: str, after: str) -> bool:
+    """Whether files of these formats say what they say under the same names."""
+    return before == after or {before, after} == {"torch", "torch-legacy"}
 
 
 def read(format_name: str, layout: Layout) -> Scalars:
@@ -64,7 +75,46 @@ def _of_pickles(layout: Layout) -> Scalars:
 
 
 def _of_pickle(root: object) -> Scalars:
-    return {names.join(path): value for path, value in leaves(root) if not isinstance(value, Literal)}
+    found: Scalars = {}
+    for path, node in leaves(root, lambda node: _plain(node) is not node):
+        value = _plain(node)
+        items = [((*path, index), item) for index, item in enumerate(value)] if isinstance(value, tuple) else []
+        for place, item in items or [(path, value)]:
+            if item is None or isinstance(item, bool | int | float | str):
+                found[names.join(place)] = item
+    return found
+
+
+def _plain(node: object) -> object:
+    """What some calls make that stand for a number, a string or a tuple; the node itself, where it does not."""
+    if isinstance(node, Global):
+        return f"{node.module}.{node.name}"  # a dtype of torch, a class
+    if not isinstance(node, Record) or not isinstance(node.callable, Global):
+        return node
+    called, args = (node.callable.module, node.callable.name), node.args
+    if called == ("torch", "Size") and len(args) == 1 and isinstance(args[0], tuple):
+        return args[0]
+    if called == ("torch", "device") and all(isinstance(arg, str | int) for arg in args):
+        return ":".join(arg if isinstance(arg, str) else str(arg)[:20] for arg in args)
+    if called[0].startswith("pathlib") and all(isinstance(arg, str) for arg in args):
+        return "/".join(map(str, args)).replace("//", "/", 1)
+    if called[0] in _NUMPY and called[1] == "scalar" and len(args) == 2:
+        number = _number(*args)
+        return node if number is None else number
+    return node
+
+
+def _number(dtype: object, data: object) -> Scalar:
+    """A scalar of NumPy, of its dtype and its bytes, which the older protocols have as text; None for another one."""
+    if isinstance(data, Record) and isinstance(data.callable, Global) and data.callable.module == "_codecs":
+        text = data.args[0] if data.args else None
+        data = text.encode("latin-1", "replace") if isinstance(text, str) else None
+    code = dtype.args[0] if isinstance(dtype, Record) and dtype.args else None
+    letter = _LETTERS.get(code) if isinstance(code, str) else None
+    if letter is None or not isinstance(data, bytes) or len(data) != struct.calcsize(f"<{letter}"):
+        return None
+    [number] = struct.unpack(f"<{letter}", data)
+    return number if isinstance(number, bool | int | float) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -374,6 +374,18 @@ def test_numbers_of_a_pickle(repo: Repo) -> None:
     assert file["beside_parameters"] is None
 
 
+def test_numbers_of_pickles_of_two_kinds(home: Path, tmp_path: Path) -> None:
+    """A file by a torch before archives, and one by a later torch."""
+    here = Repo(tmp_path)
+    weight = torch.ones(300, 3)
+    torch.save({"w": weight, "epoch": 3, "s": 1}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    torch.save({"w": weight, "epoch": 4, "s": 1}, tmp_path / "b.pt")
+    torch.save({"w": weight, "epoch": 4, "s": 1}, tmp_path / "c.pt", _use_new_zipfile_serialization=False)
+    assert here.ok("diff", "a.pt", "b.pt").splitlines()[1:] == ["  * epoch   3 -> 4"]
+    assert here.ok("diff", "a.pt", "c.pt").splitlines()[1:] == ["  * epoch   3 -> 4"]
+    assert here.ok("diff", "b.pt", "c.pt").splitlines()[1:] == []
+
+
 def test_the_rank_of_an_update(repo: Repo) -> None:
     repo.track("*.safetensors")
     base = np.frombuffer(weights(96 * 64), "<f4").reshape(96, 64)
