@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from git_theta.commands.html_output import page
+from git_theta.commands.html_output import DIFF, page
 from git_theta.names import shown
 from tests.browser import Browser, browser
 from tests.repositories import Repo, model
@@ -278,7 +278,7 @@ def test_a_browser_shows_twenty_thousand_parameters(tmp_path: Path) -> None:
     file |= {"groups": groups, "alarms": [], "scalars": [], "added_bytes": None, "beside_parameters": None}
     file |= {"not_computed": {"count": 0, "size_bytes": 0}}
     path = tmp_path / "page.html"
-    path.write_bytes(page({"version": 1, "files": [file]}, []))
+    path.write_bytes(page(DIFF, {"version": 1, "files": [file]}, []))
     with browser(tmp_path / "profile") as seen:
         seen.show(path)
         assert seen.value(f"{ROWS}.length") == 500

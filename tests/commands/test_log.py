@@ -1,9 +1,13 @@
 """`git theta log`: a line for each commit that changed a checkpoint."""
 
+import html
 import json
+from pathlib import Path
 
 import pytest
 
+from git_theta.commands import html_output
+from tests.browser import browser
 from tests.checkpoints import safetensors, trained, weights
 from tests.repositories import Repo
 
@@ -82,6 +86,81 @@ def test_a_merge_is_compared_with_its_first_parent(history: Repo) -> None:
     history.git("merge", "--quiet", "--no-edit", "side")
     first = commits(history, NAME)[0]
     assert (first["subject"], first["counts"]) == ("Merge branch 'side'", {"changed": 1})
+
+
+def test_commits_are_named_by_a_few_characters(history: Repo) -> None:
+    head = history.git("rev-parse", "HEAD").strip()
+    assert history.ok("log", NAME).splitlines()[1].split()[0] == head[:10]
+
+
+def page(repo: Repo, *options: str) -> str:
+    assert repo.ok("log", "--html", "page.html", *options, NAME) == ""
+    return repo.read("page.html").decode("ascii")
+
+
+def test_the_page_holds_the_document_and_the_lines(history: Repo) -> None:
+    text = page(history)
+    data = text.split('id="data">')[1].split("</script>")[0]
+    assert json.loads(data) == json.loads(history.ok("log", "--json", NAME))
+    assert json.loads(data)["version"] == 1
+    assert html.unescape(text.split("<pre>")[1].split("</pre>")[0]) == history.ok("log", NAME).rstrip("\n")
+    assert text.count("://") == 2, "the names of two languages, and no address"
+    assert "One of --json, and --html or --open." in history.theta("log", "--json", "--open", NAME).err
+
+
+HEADS = "[...document.querySelectorAll('.changes th button')]"
+COMMITS = "[...document.querySelectorAll('.changes tbody tr')].map(row => row.cells[2].textContent)"
+
+
+def test_a_browser_shows_the_history(history: Repo, tmp_path: Path) -> None:
+    history.write(NAME, model(trained(LARGE, 5), SMALL, new=weights(50, 2)))
+    history.git("add", NAME)
+    evil = "</script><img src=x onerror=alert(1)> \u202e\u001b[31m"
+    history.git("commit", "-qm", evil, "--author", "A &amp; B <a@example.com>")
+    page(history)
+    rows = json.loads(history.ok("log", "--json", NAME))["commits"]
+    with browser(tmp_path / "profile") as seen:
+        seen.show(history.path / "page.html")
+        subjects = [row["subject"].replace("\u202e", "\\u202e").replace("\x1b", "\\u001b") for row in rows]
+        assert seen.value(COMMITS) == subjects
+        assert seen.value("document.querySelectorAll('img, b, script').length") == 2, "its own two scripts"
+        charts = seen.value("[...document.querySelectorAll('svg')].map(one => one.querySelectorAll('rect').length)")
+        held = [row for row in rows if row["is_manifest"]]
+        assert charts == [len([row for row in held if row["relative_change"] is not None]), len(held), len(held)]
+        bars = (
+            "[...document.querySelectorAll('svg')[1].querySelectorAll('rect')].map(bar => +bar.getAttribute('height'))"
+        )
+        most = max(row["added_bytes"] for row in held)
+        wanted = [120 * max(0.005, row["added_bytes"] / most) for row in reversed(held)]
+        assert seen.value(bars) == pytest.approx(wanted)
+        titles = seen.value("[...document.querySelectorAll('rect title')].map(title => title.textContent)")
+        assert any(title.startswith(rows[0]["commit"][:10]) for title in titles)
+        seen.value(f"{HEADS}.find(head => head.textContent === 'added').click()")
+        order = sorted(held, key=lambda row: -row["added_bytes"])
+        assert seen.value(COMMITS)[0] == subjects[rows.index(order[0])]
+        seen.value(
+            "new Promise(done => { const box = document.querySelector('input'); box.value = 'TRAIN';"
+            "box.dispatchEvent(new Event('input')); requestAnimationFrame(() => requestAnimationFrame(done)); })"
+        )
+        assert seen.value(COMMITS) == ["train"]
+        seen.show(history.path / "page.html", 360, 640, dark=True)
+        assert seen.value("document.documentElement.scrollWidth") <= 360
+        assert seen.value("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
+        assert seen.complaints == []
+        assert set(seen.asked) == {(history.path / "page.html").as_uri()}
+
+
+def test_a_browser_shows_a_thousand_commits(tmp_path: Path) -> None:
+    row = {"date": "2026-01-02", "author": "A", "subject": "s", "is_manifest": True, "counts": {"changed": 3}}
+    row |= {"updates": {"delta": 3}, "added_bytes": 5, "size_bytes": 9, "relative_change": 0.01}
+    rows = [{**row, "commit": f"{number:040x}"} for number in range(1500)]
+    path = tmp_path / "page.html"
+    path.write_bytes(html_output.page(html_output.HISTORY, {"version": 1, "path": "m", "commits": rows}, []))
+    with browser(tmp_path / "profile") as seen:
+        seen.show(path)
+        assert seen.value("document.querySelector('svg').querySelectorAll('rect').length") == 960
+        assert seen.value(f"{COMMITS}.length") == 500
+        assert seen.complaints == []
 
 
 def test_what_cannot_be_shown(history: Repo) -> None:

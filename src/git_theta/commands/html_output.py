@@ -1,6 +1,6 @@
-"""What `git theta diff --html` writes: a page in one file that needs no network, the document of `--json` in it.
+"""What `--html` writes: a page in one file that needs no network, the document of `--json` in it.
 
-Names come from a repository and are hostile. They stand in the page as JSON that has no "<", ">" or "&", and page.js
+Names come from a repository and are hostile. They stand in the page as JSON that has no "<", ">" or "&", and its script
 puts them into text nodes alone. The page's policy (https://www.w3.org/TR/CSP3/) lets run the one script, by its digest.
 """
 
@@ -24,8 +24,11 @@ from git_theta.errors import InputError
 from git_theta.grouping import Sort
 from git_theta.names import shown_path
 
-__all__ = ["Html", "page"]
+__all__ = ["DIFF", "HISTORY", "Html", "page", "show"]
 
+DIFF = "git theta diff", "diff.js"
+HISTORY = "git theta log", "history.js"
+"""The kinds of pages: their titles, and their scripts."""
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
 
 
@@ -48,24 +51,29 @@ class Html:
         self._lines += (line.text for line in report.lines(title(paths), compared, sort=self._sort))
 
     def end(self) -> None:
-        content = page({"version": VERSION, "files": self._files}, self._lines)
-        path = self._path or _temporary(content)
-        if self._path is not None:
-            _write(path, content)
-        if self._opens and not webbrowser.open(path.absolute().as_uri()):
-            raise InputError(f"{shown_path(str(path))}: no browser was found to open it; open it yourself")
+        show(page(DIFF, {"version": VERSION, "files": self._files}, self._lines), self._path, opens=self._opens)
 
 
-def page(document: Mapping[str, object], lines: Sequence[str]) -> bytes:
+def show(content: bytes, path: Path | None, *, opens: bool) -> None:
+    """Put a page where it is asked for, or into a temporary file, and have the browser open it if it is to."""
+    place = path or _temporary(content)
+    if path is not None:
+        _write(path, content)
+    if opens and not webbrowser.open(place.absolute().as_uri()):
+        raise InputError(f"{shown_path(str(place))}: no browser was found to open it; open it yourself")
+
+
+def page(kind: tuple[str, str], document: Mapping[str, object], lines: Sequence[str]) -> bytes:
     """The page that shows a document, in ASCII; `lines` say the same where no script runs."""
-    style, script = (_resource(name) for name in ("page.css", "page.js"))
+    title_, own = kind
+    style, script = _resource("page.css"), _resource("common.js") + _resource(own)
     policy = (
         f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
         "base-uri 'none'; form-action 'none'"
     )
     filled = _resource("page.html").format(
         policy=policy,
-        title="git theta diff",
+        title=title_,
         style=style,
         script=script,
         text=html.escape("\n".join(lines)),

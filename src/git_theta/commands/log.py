@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_FIELDS = "%x01%H%x00%h%x00%ad%x00%an%x00%s%x00"
+_FIELDS = "%x01%H%x00%ad%x00%an%x00%s%x00"
+_SHORT = 10  # characters of a commit's id; Git abbreviates either those of blobs as well, or none
 _MOST_UPDATES = 4
 
 
@@ -29,7 +31,6 @@ class _Entry:
     """A commit that changed the file, and the oids of its blobs before and after, "" for none."""
 
     commit: str
-    short: str
     date: str
     author: str
     subject: str
@@ -42,9 +43,17 @@ class _Entry:
 @click.option("--max-count", "-n", type=click.IntRange(min=1), help="At most so many commits.")
 @click.option("--stats/--no-stats", default=None, help="Compute statistics whatever they cost, or none.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--html", "page", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with everything.")
+@click.option("--open", "opens", is_flag=True, help="Show that page in the browser.")
 @click.argument("words", metavar="[REV] PATH", nargs=-1, required=True, type=click.Path())
 def command(
-    patterns: tuple[str, ...], max_count: int | None, stats: bool | None, as_json: bool, words: tuple[str, ...]
+    patterns: tuple[str, ...],
+    max_count: int | None,
+    stats: bool | None,
+    as_json: bool,
+    page: Path | None,
+    opens: bool,
+    words: tuple[str, ...],
 ) -> int:
     """Show the commits that changed the checkpoint at PATH, the newest first, back from REV or HEAD.
 
@@ -56,6 +65,8 @@ def command(
 
     if len(words) > 2:
         raise click.UsageError("At most a REV and a PATH.")
+    if as_json + (opens or page is not None) > 1:
+        raise click.UsageError("One of --json, and --html or --open.")
     make_ready()
     place = open_place()
     path = place.repository.path_of(words[-1], place.cwd)
@@ -72,12 +83,26 @@ def command(
                 break
     if not rows:
         raise InputError(f"{shown_path(words[-1])}: no commit changed it; look at its name, or give a REV")
-    if as_json:
-        output.print_json({"path": shown_path(path), "commits": [_document(*row) for row in rows]})
-    else:
-        headers = ("commit", "date", "parameters", "stored", "as", "|change|", "")
-        output.print_table(headers, [_row(entry, compared) for entry, compared in rows], right=(3, 5))
+    _show(shown_path(path), rows, page, as_json=as_json, opens=opens)
     return 0
+
+
+def _show(
+    path: str, rows: "Sequence[tuple[_Entry, Comparison | None]]", page: Path | None, *, as_json: bool, opens: bool
+) -> None:
+    headers, right = ("commit", "date", "parameters", "stored", "as", "|change|", ""), (3, 5)
+    document = {"path": path, "commits": [_document(*row) for row in rows]}
+    table = [_row(entry, compared) for entry, compared in rows]
+    if opens or page is not None:
+        from git_theta.commands import html_output
+
+        lines = output.aligned(headers, table, right)
+        content = html_output.page(html_output.HISTORY, {"version": output.VERSION, **document}, lines)
+        html_output.show(content, page, opens=opens)
+    elif as_json:
+        output.print_json(document)
+    else:
+        output.print_table(headers, table, right)
 
 
 def _entries(place: Place, revision: str, path: bytes) -> Iterator[_Entry]:
@@ -98,13 +123,13 @@ def _entries(place: Place, revision: str, path: bytes) -> Iterator[_Entry]:
     )
     for part in text.split(b"\1")[1:]:
         fields = part.split(b"\0")
-        commit, short, date, author, subject = (field.decode("utf-8", "replace") for field in fields[:5])
-        raw = next((field for field in fields[5:] if field.lstrip(b"\n").startswith(b":")), None)
+        commit, date, author, subject = (field.decode("utf-8", "replace") for field in fields[:4])
+        raw = next((field for field in fields[4:] if field.lstrip(b"\n").startswith(b":")), None)
         if raw is None:
             continue
         oids = raw.lstrip(b"\n:").decode().split(" ")[2:4]
         before, after = (oid if oid.strip("0") else "" for oid in oids)
-        yield _Entry(commit, short, date, author, subject, before, after)
+        yield _Entry(commit, date, author, subject, before, after)
 
 
 class _Taken:
@@ -134,7 +159,7 @@ def _compared(comparer: "Comparer", path: bytes, entry: _Entry) -> "Comparison |
 
 
 def _row(entry: _Entry, compared: "Comparison | None") -> tuple[str, ...]:
-    head = entry.short, entry.date
+    head = entry.commit[:_SHORT], entry.date
     if compared is None:
         return *head, "stored as it is", "", "", "", shown(entry.subject)
     stored = output.size(compared.changes.added_bytes) if compared.after else ""
@@ -178,5 +203,6 @@ def _document(entry: _Entry, compared: "Comparison | None") -> dict[str, object]
         row["counts"] = dict(Counter(change.kind.name.lower() for change in compared.changes.items))
         row["updates"] = dict(Counter(step.update for change in compared.changes.items for step in change.steps))
         row["added_bytes"] = compared.changes.added_bytes if compared.after else 0
+        row["size_bytes"] = compared.after.size if compared.after else 0
         row["relative_change"] = None if found is None else found.relative
     return row

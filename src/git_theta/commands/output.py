@@ -14,6 +14,7 @@ from git_theta.wording import count, size
 
 __all__ = [
     "VERSION",
+    "aligned",
     "complain",
     "count",
     "object_counts",
@@ -64,14 +65,22 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     if sys.stdout.isatty():
         _print_rich(headers, rows, right)
         return
+    for line in aligned(headers, rows, right):
+        print(line)
+
+
+def aligned(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """The lines of a table that is not for a terminal."""
     table = [list(headers), *rows] if any(headers) else list(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
     for row in table:
         cells = [
             cell.rjust(width) if index in right else cell.ljust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        print(_GAP.join(cells).rstrip())
+        lines.append(_GAP.join(cells).rstrip())
+    return lines
 
 
 def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:

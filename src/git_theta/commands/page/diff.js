@@ -1,14 +1,11 @@
-"use strict";
-// Every text of the document goes into the page as text, never as markup.
 (() => {
-  const CHUNK = 500;
+  const { counted, digits, element, escaped, natural, percent, region, shown, shownPath, size, table } = common;
   const MOST_LAYERS = 256;
   const MOST_MODULES = 64;
   const MOST_STACKS = 8;
   const MOST_NUMBERS = 32;
   const MOST_LISTED = 200;
   const LEVELS = 8;
-  const natural = new Intl.Collator("en", { numeric: true });
   const KINDS = { converted: "dtype changed", views: "views changed" };
   const REST = {
     order: "The parameters stand in another order in the file.",
@@ -16,30 +13,6 @@
     unknown: "The file changed beside its parameters; its layout is not on the machine that made this page.",
   };
 
-  const code = (unit) => "\\u" + unit.charCodeAt(0).toString(16).padStart(4, "0");
-  const escaped = (text) => text.replace(/[^]/g, (unit) => (unit === '"' || unit === "\\" ? "\\" + unit : /[ -~]/.test(unit) ? unit : code(unit)));
-  /** A name as git-theta prints it: everything outside ASCII escaped. */
-  const shown = (name) => (/^[ -~]*$/.test(name) ? name : escaped(name));
-  /** A path as git-theta prints it: other alphabets are left. */
-  const shownPath = (path) => path.replace(/[\p{C}\p{Z}]/gu, (char) => (char === " " ? char : [...Array(char.length).keys()].map((at) => code(char[at])).join("")));
-
-  function element(tag, attributes = {}, ...children) {
-    const made = document.createElementNS(tag in SVG ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml", tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    made.append(...children.filter((child) => child !== null));
-    return made;
-  }
-  const SVG = { svg: 1, rect: 1, line: 1, text: 1 };
-
-  const digits = (number, many) => String(Number(number.toPrecision(many)));
-  const counted = (number) => number.toLocaleString("en");
-  const percent = (ratio, many = 3) => digits(100 * ratio, many) + "%";
-  function size(bytes) {
-    const units = ["B", "KB", "MB", "GB", "TB", "PB"];
-    let at = 0;
-    for (; bytes >= 999.95 && at < units.length - 1; at++) bytes /= 1000;
-    return (at ? bytes.toFixed(1) : bytes) + " " + units[at];
-  }
   const arrow = (before, after) => (before === after || before === null ? after : after === null ? before : before + " \u2192 " + after);
   const faces = (group, read) => arrow(group.before && read(group.before), group.after && read(group.after));
   const shape = (face) => "[" + face.shape.join(", ") + "]";
@@ -97,86 +70,11 @@
     return { ...group, label: group.name_before ? shown(group.name_before) + " \u2192 " + label : label, what };
   }
 
-  /** The groups in the order of a column; what has no value is last, either way. */
-  function sorted(groups, column, falling) {
-    const sign = falling ? -1 : 1;
-    const rows = groups.map((group) => [column.value(group), group]);
-    rows.sort(([one], [two]) => {
-      if (one === null || two === null) return (one === null) - (two === null);
-      return sign * (typeof one === "number" ? one - two : natural.compare(one, two));
-    });
-    return rows.map(([, group]) => group);
-  }
-
-  /** The groups with every word of a text in their name, kind or dtype. */
-  function filtered(groups, text) {
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    return words.length ? groups.filter((group) => words.every((word) => group.text.includes(word))) : groups;
-  }
-
-  function table(file, place) {
+  function parameters(file, place) {
     const groups = file.groups.map(prepared);
     for (const group of groups) group.text = [group.label, group.what, faces(group, (face) => face.dtype)].join(" ").toLowerCase();
-    const columns = COLUMNS.filter((column) => column.title === "name" || groups.some((group) => column.text(group) !== ""));
-    let column = null;
-    let falling = false;
-    let rows = groups;
-    let made = 0;
-    const body = element("tbody");
-    const status = element("span", { role: "status", class: "dim" });
-    const more = element("button", { type: "button", class: "more" });
-    const input = element("input", { type: "search", id: "filter-" + place, autocomplete: "off", spellcheck: "false" });
-    const heads = columns.map((item) => {
-      const button = element("button", { type: "button" }, item.title);
-      const head = element("th", { scope: "col", class: item.number ? "number" : "" }, button);
-      button.addEventListener("click", () => {
-        falling = column === item ? !falling : Boolean(item.number);
-        column = item;
-        for (const other of heads) other.removeAttribute("aria-sort");
-        head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-        show();
-      });
-      return head;
-    });
-    const cell = (group, item) => {
-      const text = item.text(group);
-      const name = item.className && (text || item.className !== "alarm") ? item.className : "";
-      return element(item.title === "name" ? "th" : "td", {
-        class: [name, item.number ? "number" : ""].join(" ").trim(), ...(item.title === "name" ? { scope: "row" } : {}),
-      }, text);
-    };
-    function grow() {
-      const part = rows.slice(made, made + CHUNK);
-      body.append(...part.map((group) => element("tr", {}, ...columns.map((item) => cell(group, item)))));
-      made += part.length;
-      more.hidden = made >= rows.length;
-      more.textContent = "Show " + counted(Math.min(CHUNK, rows.length - made)) + " more";
-      status.textContent = counted(made) + " of " + counted(rows.length) + (rows.length < groups.length ? " that match, of " + counted(groups.length) : "");
-    }
-    function show() {
-      const chosen = filtered(groups, input.value);
-      rows = column ? sorted(chosen, column, falling) : chosen;
-      made = 0;
-      body.replaceChildren();
-      grow();
-    }
-    let waiting = 0;
-    input.addEventListener("input", () => {
-      cancelAnimationFrame(waiting);
-      waiting = requestAnimationFrame(show);
-    });
-    more.addEventListener("click", grow);
-    show();
-    const caption = "Changed parameters of " + shownPath(file.path);
-    return [
-      element("h3", {}, "Parameters"),
-      element("div", { class: "filter" }, element("label", { for: "filter-" + place }, "Filter"), input, status),
-      region(caption, element("table", { class: "changes", "aria-label": caption }, element("thead", {}, element("tr", {}, ...heads)), body)),
-      more,
-    ];
+    return table("Parameters", "Changed parameters of " + shownPath(file.path), place, COLUMNS, groups);
   }
-
-  const region = (label, child) => element("div", { class: "wide", role: "region", tabindex: "0", "aria-label": label }, child);
 
   /** The parameters of the largest stacks of layers, in a list of { prefix, layers, modules }: `modules` maps a module to cells by layer. */
   function stacks(groups) {
@@ -325,7 +223,7 @@
       maps.length ? legend() : null,
       ...histogram(file, bins),
       ...scalars(file),
-      ...(file.groups.length ? table(file, place) : []));
+      ...(file.groups.length ? parameters(file, place) : []));
   }
 
   const report = JSON.parse(document.getElementById("data").textContent);
