@@ -1,6 +1,8 @@
 """`git diff`, `git show` and `git log -p` of checkpoints, by the diff driver."""
 
+import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,55 @@ def test_colours_follow_git(driven: Repo) -> None:
     driven.git("config", "color.ui", "always")
     assert driven.git("diff").startswith("\x1b[1m" + A)
     assert "\x1b" not in driven.git("diff", NO_COLOR="1")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell who started a process")
+def test_colours_follow_the_command_line(driven: Repo) -> None:
+    driven.write(A, changed())
+    assert driven.git("diff", "--color").startswith("\x1b[1m" + A)
+    assert driven.git("diff", "--color=always", NO_COLOR="1").startswith("\x1b[1m" + A)
+    assert driven.git("-c", "alias.d=diff --color", "d").startswith("\x1b[1m" + A)
+    driven.git("config", "color.ui", "always")
+    for word in ("--no-color", "--color=never"):
+        assert "\x1b" not in driven.git("diff", word)
+    assert driven.git("diff", "--no-color", "--color").startswith("\x1b[1m" + A)
+    assert driven.git("diff", "--", A, "--no-color").startswith("\x1b[1m" + A)
+
+
+def test_slots_of_colours_are_those_of_git(driven: Repo) -> None:
+    driven.git("config", "color.diff.meta", "yellow")
+    driven.git("config", "color.diff", "always")
+    driven.write(A, changed())
+    assert driven.git("diff").startswith("\x1b[33m" + A)
+    driven.git("config", "color.diff", "false")
+    assert "\x1b" not in driven.git("diff")
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("variables", "has_colours"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+    ids=["colours", "NO_COLOR", "a dumb terminal"],
+)
+def test_on_a_terminal_with_a_pager(driven: Repo, variables: dict[str, str], has_colours: bool) -> None:
+    """Git starts the pager, whose pipe is the driver's stdout."""
+    import pty
+
+    driven.write(A, changed())
+    controller, terminal = pty.openpty()
+    more = {"TERM": "xterm", "GIT_PAGER": "sed s/^/paged:/", **variables}
+    done = subprocess.Popen(
+        ["git", "diff"], cwd=driven.path, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, **more}
+    )
+    os.close(terminal)
+    said = b""
+    with suppress(OSError):  # a terminal that nobody writes to any more
+        while data := os.read(controller, 2**16):
+            said += data
+    os.close(controller)
+    assert done.wait() == 0
+    first = said.splitlines()[0]
+    assert first.startswith(b"paged:\x1b[1m" + A.encode() if has_colours else b"paged:" + A.encode())
 
 
 def test_from_a_folder_below_and_outside(driven: Repo, tmp_path: Path) -> None:

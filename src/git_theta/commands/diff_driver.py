@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from git_theta.commands.place import find_place
+from git_theta.drivers.caller import wants_colours
 from git_theta.drivers.diff import Pair, Side, parse
 from git_theta.errors import ManifestError, ThetaError
 from git_theta.names import shown_path
@@ -45,7 +46,7 @@ def _print(pair: Pair) -> None:
     from git_theta.grouping import Sort
 
     place = find_place()
-    show = Text(place, full=False, sort=Sort.NAME)
+    show = Text(place, full=False, sort=Sort.NAME, told=wants_colours())
     title = " -> ".join(map(shown_path, dict.fromkeys(pair.paths)))
     if pair.unmerged:
         print(f"{title}  is in conflict")

@@ -51,11 +51,11 @@ class Show(Protocol):
 class Text:
     """Prints each comparison as it comes."""
 
-    def __init__(self, place: Place | None, full: bool, sort: Sort) -> None:
+    def __init__(self, place: Place | None, full: bool, sort: Sort, told: bool | None = None) -> None:
         self.found = False
         self._full = full
         self._sort = sort
-        self._colours = _colours(place)
+        self._colours = _colours(place, told)
 
     def one(self, paths: Sequence[bytes], compared: Comparison) -> None:
         if self.found:
@@ -69,16 +69,19 @@ class Text:
         pass
 
 
-def _colours(place: Place | None) -> Mapping[Style, str]:
-    """The escape sequences that Git would use; none where it would use no colours, or NO_COLOR is set."""
+def _colours(place: Place | None, told: bool | None) -> Mapping[Style, str]:
+    """The escape sequences that Git would use; none where it would use no colours, or NO_COLOR is set.
+
+    `told`: what the command line says, which counts for more.
+    """
     is_terminal = sys.stdout.isatty()
-    if os.environ.get("NO_COLOR") or (place is None and not is_terminal):
+    if told is False or (told is None and (os.environ.get("NO_COLOR") or (place is None and not is_terminal))):
         return {}
     if place is None:
         return {Style.HEAD: "\033[1m", Style.ADDED: "\033[32m", Style.REMOVED: "\033[31m", Style.ALARM: "\033[41m"}
     git = place.repository.git
-    wanted = git("config", "--get-colorbool", "color.diff", "true" if is_terminal else "false", accept=(0, 1))
-    if wanted.strip() != b"true":
+    asked = ("config", "--get-colorbool", "color.diff", "true" if is_terminal else "false")
+    if told is None and git(*asked, accept=(0, 1)).strip() != b"true":
         return {}
     return {
         style: git("config", "--get-color", f"color.diff.{slot}", default).decode("ascii", "ignore")

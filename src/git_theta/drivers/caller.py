@@ -1,7 +1,8 @@
 """Which Git command started this process: `git diff` has both sides of a file smudged, only to name what changed.
 
-Git does not say what it wants the content for; the command line of the nearest Git among our ancestors does. Where it
-cannot be known (Windows; no `ps`) the answer is that nothing is known, and the slow and right way is taken.
+Git does not say what it wants the content for, nor tell a driver of `--color`; the command line of the nearest Git
+among our ancestors does. Where it cannot be known (Windows; no `ps`) the answer is that nothing is known, and the slow
+and right way is taken.
 
 Source: proc_pid_cmdline(5); ps(1) in POSIX; git(1) for the options before the command.
 """
@@ -11,26 +12,49 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-__all__ = ["compares", "is_diff", "subcommand"]
+__all__ = ["colours", "compares", "is_diff", "subcommand", "wants_colours"]
 
 _COMPARING = frozenset({"diff", "show", "log"})
 _WITH_VALUE = frozenset({"-C", "-c", "--git-dir", "--work-tree", "--namespace", "--config-env", "--super-prefix"})
+_COLOURS = {
+    **dict.fromkeys(("--color", "--color=always"), True),
+    **dict.fromkeys(("--no-color", "--color=never"), False),
+    "--color=auto": None,
+}
 _MOST_ANCESTORS = 6
 _MAX_BYTES = 2**16
 
 
 def is_diff() -> bool:
     """Whether a `git diff`, `git show` or `git log` started this process."""
+    return compares(_nearest())
+
+
+def wants_colours() -> bool | None:
+    """Whether the Git that started this process was told to use colours; None where it was not told, or not known."""
+    return colours(_nearest())
+
+
+def colours(line: Sequence[str]) -> bool | None:
+    """What a command line says of colours, the last word counting; None for nothing, or for "auto"."""
+    said = None
+    for word in line[1:]:
+        if word == "--":
+            break
+        if word in _COLOURS:
+            said = _COLOURS[word]
+    return said
+
+
+def _nearest() -> list[str]:
+    """The command line of the nearest Git among our ancestors; an empty one where that cannot be known."""
     pid = os.getppid()
     for _ in range(_MOST_ANCESTORS):
         line, parent = _process(pid)
-        if not line:
-            return False
-        command = subcommand(line)
-        if command is not None:
-            return compares(line)
+        if not line or subcommand(line) is not None:
+            return line
         pid = parent
-    return False
+    return []
 
 
 def compares(line: Sequence[str]) -> bool:
