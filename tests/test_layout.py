@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from git_theta import layout
+from git_theta import layout, manifest
 from git_theta.errors import FormatError, ManifestError
 from git_theta.formats.base import Span
 from git_theta.layout import Layout, Part
+from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Piece, Record, Step
 from git_theta.source import BytesSource
 from git_theta.tensor import View
 from tests.checkpoints import linux_only, noise
@@ -114,6 +115,23 @@ def test_spans_that_no_layout_can_hold_are_refused(spans: Sequence[Span], size: 
     with pytest.raises(FormatError) as caught:
         layout.cover(spans, size)
     assert len(str(caught.value)) < 500
+
+
+def test_the_tensors_of_a_file_fit_into_its_manifest() -> None:
+    """A hundred thousand small ones are kept apart, with long names, at places that take many digits."""
+    name = "model.layers.{:03}.block_sparse_moe.experts.{:03}.gate_up_proj.weight_scale_inv"
+    names = [name.format(number // 1000, number % 1000) for number in range(100_000)]
+    spans = [Span(one, 256 * number, 256, "F8_E5M2FNUZ", (16, 16)) for number, one in enumerate(names)]
+    covered = layout.cover(spans, 256 * len(spans))
+    piece = Piece("a" * 64, 2**30, 2**30 - 65_536, 65_535)
+    records = {
+        span.name: Record(span.dtype, span.shape, span.size, "b" * 64, (Step("dense", (piece,)),)) for span in covered
+    }
+    layout_record = Record("opaque", (9,), 9, "b" * 64, (Step("dense", (Piece("a" * 64, 9, 0, 9),)),))
+    text = manifest.format(Manifest("safetensors", 256 * len(spans), "c" * 64, layout_record, records))
+    assert len(text) < layout.MAX_ROWS_BYTES < MAX_MANIFEST_BYTES
+    with pytest.raises(FormatError, match="make a manifest of more"):
+        layout.cover([replace(span, name=span.name + "x" * 150) for span in spans], 256 * len(spans))
 
 
 def test_the_text_of_a_layout() -> None:

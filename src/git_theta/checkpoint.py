@@ -28,6 +28,7 @@ from git_theta.errors import (
     ThetaError,
 )
 from git_theta.formats.base import HEAD_SIZE_BYTES, Span
+from git_theta.layout import SMALL_BYTES
 from git_theta.manifest import MAX_PIECES, Manifest, Record, Step, is_word
 from git_theta.names import shown
 from git_theta.source import BytesSource, Source
@@ -38,7 +39,6 @@ from git_theta.value import HeldValue, Shared, SourceValue, digest_of, encode_sm
 
 __all__ = ["SMALL_BYTES", "Intake", "Interrupted", "Origin", "keep", "segment", "take"]
 
-SMALL_BYTES = 2**16
 BUNDLE_BYTES = 32 * 2**20
 MIN_BASED_BYTES = 512
 MAX_SMALL_BASES = 4096

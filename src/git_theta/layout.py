@@ -22,6 +22,7 @@ __all__ = [
     "MAX_GAP_BYTES",
     "MAX_LAYOUT_BYTES",
     "MAX_SKELETON_BYTES",
+    "SMALL_BYTES",
     "Layout",
     "Part",
     "build",
@@ -35,6 +36,8 @@ MAX_LAYOUT_BYTES = 128 * 2**20
 MAX_SKELETON_BYTES = 48 * 2**20
 MAX_GAP_BYTES = 2**20
 MAX_ROWS_BYTES = 48 * 2**20
+SMALL_BYTES = 2**16
+"""Values below this share objects."""
 
 _VERSION_KEY = "git-theta-layout"
 _VERSION = 1
@@ -91,7 +94,8 @@ def cover(spans: Sequence[Span], size: int) -> tuple[Span, ...]:
     rows = items = 0
     for span in covered:
         _check(span)
-        rows, items = rows + 400, items + 20
+        # A small value is a piece of one object, and few of a version build on others.
+        rows, items = rows + (150 if span.size < SMALL_BYTES else 400), items + 20
         for name, shape, strides in _faces(span):
             if name in names:
                 raise FormatError(f"tensor name {name[:80]!r} stands twice")
