@@ -32,7 +32,6 @@ __all__ = [
     "is_word",
     "looks_like",
     "parse",
-    "parse_rows",
     "parse_store",
     "row_start",
     "starts_like",
@@ -245,7 +244,10 @@ def parse(text: bytes) -> Manifest:
     parameters = root["parameters"]
     if type(parameters) is not dict or len(parameters) > MAX_PARAMETERS:
         raise ManifestError(f"it has no 'parameters', or more than {MAX_PARAMETERS}")
-    records = parse_rows(parameters)
+    try:
+        records = {name: _parse_record(name, row) for name, row in parameters.items()}
+    except FormatError as error:
+        raise ManifestError(str(error)) from error
     check_objects([layout, *records.values()])
     return Manifest(
         _word(root["format"], "its format"),
@@ -254,14 +256,6 @@ def parse(text: bytes) -> Manifest:
         layout,
         records,
     )
-
-
-def parse_rows(rows: Mapping[str, object]) -> dict[str, Record]:
-    """The records that JSON holds, by their names; raises ManifestError."""
-    try:
-        return {name: _parse_record(name, row) for name, row in rows.items()}
-    except FormatError as error:
-        raise ManifestError(str(error)) from error
 
 
 def _expect_keys(row: Mapping[str, object], where: str, *required: str, optional: Sequence[str] = ()) -> None:

@@ -4,6 +4,9 @@ A canonical manifest (docs/format.md) has a line for each parameter, and a line 
 is no line break in a string of JSON, and no key of version 1 but `parameters` has objects whose first key is `dtype`.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from git_theta import jsontext, manifest
 from git_theta.errors import ManifestError
 from git_theta.manifest import Manifest, Record
@@ -12,9 +15,6 @@ __all__ = ["Rows"]
 
 _HEAD_LINES = 4
 _BEGIN, _END = b'"parameters": {', [b"}}", b""]
-_SHARE = 4
-"""The lines that differ are read one by one, which takes longer for each: so where more than one of four does, all
-are read at once."""
 
 
 class Rows:
@@ -34,36 +34,43 @@ class Rows:
         return found
 
     def _parse(self, text: bytes) -> Manifest | None:
-        """The manifest, where it is much like the last one; None where that cannot be told, or something is wrong."""
+        """The manifest, where it has lines of the last one; None where that cannot be told, or something is wrong.
+
+        Without these lines it is a manifest, too. If each line of that is one row, then so is each line of all.
+        """
         lines = _lines(text)
         known = self._known() if lines else {}
         own = [line for line in lines if line not in known]
-        if not lines or len(own) * _SHARE > len(lines) or not _is_in_bounds(text, lines):
+        if len(own) == len(lines) or not _is_in_bounds(text, lines):
             return None
+        head = text.split(b"\n", _HEAD_LINES)[:_HEAD_LINES]
         try:
-            head = manifest.parse(b"\n".join([*text.split(b"\n", _HEAD_LINES)[:_HEAD_LINES], *_END]))
-            read = {line: _row(line) for line in own}
-        except (ManifestError, ValueError):
-            return None
-        parameters = dict(known[line] if line in known else read[line] for line in lines)
-        if len(parameters) != len(lines) or head.parameters:
-            return None
-        try:
-            manifest.check_objects([head.layout, *parameters.values()])
+            left = manifest.parse(b"\n".join([*head, *([b",\n".join(own)] if own else []), *_END]))
+            if not _are_rows(own, left.parameters):
+                return None
+            rows = dict(zip(own, left.parameters.items(), strict=True))
+            parameters = dict(known[line] if line in known else rows[line] for line in lines)
+            if len(parameters) != len(lines):
+                return None
+            manifest.check_objects([left.layout, *parameters.values()])
         except ManifestError:
             return None
-        return Manifest(head.format, head.size, head.digest, head.layout, parameters)
+        return replace(left, parameters=parameters)
 
     def _known(self) -> dict[bytes, tuple[str, Record]]:
         """The rows of the last manifest by their lines; none where these are not one for each, as is canonical."""
         if self._records is None:
-            rows = self._manifest.parameters.items() if self._manifest else ()
+            parameters = self._manifest.parameters if self._manifest else {}
             lines = _lines(self._text)
-            are_canonical = len(lines) == len(rows) and all(
-                line.startswith(manifest.row_start(name)) for line, (name, _) in zip(lines, rows, strict=True)
-            )
-            self._records = dict(zip(lines, rows, strict=True)) if are_canonical else {}
+            self._records = dict(zip(lines, parameters.items(), strict=True)) if _are_rows(lines, parameters) else {}
         return self._records
+
+
+def _are_rows(lines: list[bytes], parameters: Mapping[str, Record]) -> bool:
+    """Whether each line of a manifest is one of its parameters, in this order."""
+    return len(lines) == len(parameters) and all(
+        line.startswith(manifest.row_start(name)) for line, name in zip(lines, parameters, strict=True)
+    )
 
 
 def _lines(text: bytes) -> list[bytes]:
@@ -80,12 +87,3 @@ def _lines(text: bytes) -> list[bytes]:
 def _is_in_bounds(text: bytes, lines: list[bytes]) -> bool:
     is_short = len(text) <= manifest.MAX_MANIFEST_BYTES and len(lines) <= manifest.MAX_PARAMETERS
     return is_short and jsontext.has_few_items(text)
-
-
-def _row(line: bytes) -> tuple[str, Record]:
-    """The name and the record of a line; raises ValueError where it is not one row, ManifestError as `parse` does."""
-    row = jsontext.parse(b"{%b}" % line)
-    if not isinstance(row, dict) or len(row) != 1:
-        raise ValueError("a line that is not one row")
-    [found] = manifest.parse_rows(row).items()
-    return found

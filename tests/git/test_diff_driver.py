@@ -47,6 +47,34 @@ def test_worktree_index_and_commits(driven: Repo) -> None:
     assert '"digest"' in driven.git("show", "--format="), "without being asked, it shows the manifests"
 
 
+def test_what_git_shows_without_the_driver_needs_no_object(driven: Repo) -> None:
+    """The manifests' text: `--stat` counts its lines, and a patch is one of text."""
+    driven.write(A, changed())
+    driven.commit()
+    for path in driven.objects():
+        path.unlink()
+    assert " 1 file changed, 2 insertions(+), 2 deletions(-)" in driven.git("diff", "--stat", "HEAD~1", "HEAD")
+    assert f" {A} | 4 ++--" in driven.git("log", "--stat", "-1")
+    assert driven.git("diff", "--name-status", "HEAD~1", "HEAD") == f"M\t{A}\n"
+    lines = driven.git("log", "-p", "-1", "--format=").splitlines()
+    changes = [line.partition(":")[0] for line in lines if line[:2] in ('+"', '-"')]
+    assert changes == ['-"format"', '+"format"', '-"layers.2.weight"', '+"layers.2.weight"']
+    assert '"layers.2.weight"' in driven.git("format-patch", "-1", "--stdout")
+
+
+def test_a_missing_object_leaves_the_summary(driven: Repo) -> None:
+    driven.write(A, changed())
+    driven.commit()
+    for path in driven.objects():
+        path.unlink()
+    for command in (("diff", "HEAD~1", "HEAD"), ("show", "--ext-diff", "--format=")):
+        done = driven.run_git(*command)
+        assert (done.code, done.err) == (0, "")
+        assert "4 parameters: 1 changed, 3 unchanged" in done.out
+        assert "no statistics of 1 parameter: object " in done.out
+        assert done.out.rstrip().endswith("is not on this machine; run: git theta fetch REVISION")
+
+
 def test_added_removed_and_renamed(driven: Repo) -> None:
     driven.git("mv", A, "moved.safetensors")
     driven.write("moved.safetensors", changed())
