@@ -49,8 +49,18 @@ _VERBS = {
 }
 
 
+class _PipeClosed(Exception):  # noqa: N818  # it says what happened; nothing went wrong
+    """The reader of what is printed has left; click would exit with 1 for a BrokenPipeError."""
+
+
 class _LazyGroup(click.Group):
     """A group that imports a verb's module when the verb is used, or help lists them all."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _PipeClosed from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -108,7 +118,7 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except (_PipeClosed, BrokenPipeError):
         # What is still buffered has nowhere to go; Python would complain about it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from git_theta import manifest
-from tests.checkpoints import brain_weights, trained, weights
+from git_theta import cli, manifest
+from tests.checkpoints import brain_weights, linux_only, trained, weights
 from tests.checkpoints import safetensors as made_of
-from tests.repositories import Repo, model
+from tests.repositories import Repo, model, scripts_path
 
 A = "a.safetensors"
 Tensors = dict[str, torch.Tensor]
@@ -569,3 +570,39 @@ def test_ranks_and_histograms_on_request(repo: Repo) -> None:
         assert sum(group["histogram"]) == group["changed"]
     assert repo.ok("diff", "HEAD~1", "HEAD") == plain, "the ledger has what it had"
     assert "rank 1\n" not in repo.ok("diff", "HEAD~1", "HEAD", "--histogram")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
+@pytest.mark.parametrize("options", [["--full"], ["--json", "--full"], ["--ndjson", "--full"]], ids=" ".join)
+def test_a_reader_that_leaves_early(repo: Repo, options: list[str]) -> None:
+    repo.track("*.safetensors")
+    for factor in (1, 2):
+        save(repo, A, {f"layers.{number}.weight": torch.full((3,), float(factor)) for number in range(2000)})
+        repo.commit()
+    command = [str(scripts_path() / "git-theta"), "diff", *options, "HEAD~1", "HEAD"]
+    with subprocess.Popen(command, cwd=repo.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == cli.EXIT_PIPE
+
+
+@linux_only
+def test_a_user_who_has_waited_long_enough(repo: Repo) -> None:
+    """Ctrl-C, while ranks are computed: for half a minute, if it were not for that."""
+    repo.track("*.safetensors")
+    for seed in (0, 1):
+        generator = torch.Generator().manual_seed(seed)
+        save(repo, A, {f"w{number}": torch.randn(1024, 1024, generator=generator) for number in range(12)})
+        repo.commit()
+    repo.git("config", "theta.threads", "1")
+    command = [str(scripts_path() / "git-theta"), "diff", "--rank", "HEAD~1", "HEAD"]
+    with subprocess.Popen(command, cwd=repo.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not (repo.path / ".git" / "theta" / "statistics.sqlite").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        assert (out, err.strip()) == (b"", b"")
+    assert process.returncode == cli.EXIT_INTERRUPTED
