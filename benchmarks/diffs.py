@@ -20,44 +20,48 @@ __all__ = ["diffs"]
 NAME = "model.safetensors"
 LEDGER = Path(".git", "theta", "statistics.sqlite")
 VALUE_BYTES = 64 * 2**20
+THETA, GIT = ("git-theta", "diff"), ("git", "diff")
+"""Git starts the driver, and the filter for both sides."""
 
 
 def diffs(workplace: Workplace) -> Iterator[Figure]:
     """Two commits of a model with one layer changed, two of very many parameters, and the sums alone."""
     first, second = workplace.versions("F32", "safetensors")
     group = f"git theta diff, {first.stat().st_size / 1e6:.0f} MB, one layer changed ({CHANGED})"
-    for name, argv, again in (
-        ("names alone", ("--no-stats",), False),
-        ("with statistics", ("--stats",), False),
-        ("with statistics, the second time", ("--stats",), True),
+    for name, command, again in (
+        ("names alone", (*THETA, "--no-stats"), False),
+        ("with statistics", (*THETA, "--stats"), False),
+        ("with statistics, the second time", (*THETA, "--stats"), True),
+        ("git diff", GIT, False),
     ):
-        seconds = _times(workplace, first, second, argv, again=again)
+        seconds = _times(workplace, first, second, command, again=again)
         yield Figure(group, name, median(seconds), 1, "s", samples={"git-theta": seconds})
     small = workplace.small()
     changed = workplace.make(
         f"{small.stem}-2.safetensors", lambda path: models.change_tensor(small, path, "expert.3.scale")
     )
-    seconds = _times(workplace, small, changed, ("--no-stats",), again=False)
     group = f"git theta diff, {workplace.scale.small_tensors:,} tensors of 1 KiB"
-    yield Figure(group, "names alone", median(seconds), 1, "s", samples={"git-theta": seconds})
+    for name, command in (("names alone", (*THETA, "--no-stats")), ("git diff", GIT)):
+        seconds = _times(workplace, small, changed, command, again=False)
+        yield Figure(group, name, median(seconds), 1, "s", samples={"git-theta": seconds})
     yield from _sums(workplace)
 
 
-def _times(workplace: Workplace, first: Path, second: Path, argv: tuple[str, ...], *, again: bool) -> list[float]:
+def _times(workplace: Workplace, first: Path, second: Path, command: tuple[str, ...], *, again: bool) -> list[float]:
     with workplace.repository("theta", NAME) as repository:
         for file in (first, second):
             repository.put(file)
             repository.run("git", "add", NAME)
             repository.commit(file.name)
         repository.check_filtered()
-        command = ("git-theta", "diff", *argv, "HEAD~1", "HEAD")
-        repository.run(*command)
+        argv = (*command, "HEAD~1", "HEAD")
+        repository.run(*argv)
         seconds = []
         for repetition in range(workplace.scale.repetitions):
-            workplace.say(f"diff {' '.join(argv)}, {repetition + 1} of {workplace.scale.repetitions}")
+            workplace.say(f"{' '.join(command)}, {repetition + 1} of {workplace.scale.repetitions}")
             if not again:
                 (repository.worktree / LEDGER).unlink(missing_ok=True)
-            seconds.append(repository.timed(*command))
+            seconds.append(repository.timed(*argv))
     return seconds
 
 

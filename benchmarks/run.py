@@ -49,6 +49,7 @@ CASES: dict[str, Callable[[Workplace], Iterator[Figure]]] = {
 
 def main() -> None:
     arguments = _arguments()
+    _compute_in_one_thread()
     scale = QUICK if arguments.quick else FULL
     if arguments.repetitions:
         scale = replace(scale, repetitions=arguments.repetitions)
@@ -82,6 +83,13 @@ def main() -> None:
     if arguments.json:
         report = {"machine": about, "scale": scale.name, "figures": [figure.as_json() for figure in figures]}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _compute_in_one_thread() -> None:
+    """Start again without NumPy's threads, as git-theta works: NumPy has read that when it was imported."""
+    if "OPENBLAS_NUM_THREADS" not in os.environ:
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606  # there is no shell, which is as it should be
 
 
 def _arguments() -> argparse.Namespace:
