@@ -182,6 +182,7 @@ def test_on_a_terminal_with_a_pager(driven: Repo, variables: dict[str, str], has
             said += data
     os.close(controller)
     assert done.wait() == 0
+    assert b"\x1b[?25" not in said, "no bar of progress beside the pager"
     first = said.splitlines()[0]
     assert first.startswith(b"paged:\x1b[1m" + A.encode() if has_colours else b"paged:" + A.encode())
 
