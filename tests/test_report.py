@@ -187,6 +187,16 @@ def test_statistics_in_words(found: Statistics, said: str) -> None:
     assert said in text(compared(manifest(w=1), manifest(w=2), w=found))[2]
 
 
+def test_a_histogram_in_words() -> None:
+    def said(**bins: int) -> str:
+        counts = tuple(bins.get(f"b{number}", 0) for number in range(24))
+        return text(compared(manifest(w=1), manifest(w=2), w=replace(SOME, histogram=counts)))[3].strip()
+
+    begin = "changed elements by |change|/|weight|   "
+    assert said(b14=3, b15=2) == begin + "1e-1: 100%"
+    assert said(b0=1, b9=996, b23=3) == begin + "below 1e-7: 0.1%   1e-4: 99.6%   from 1e3: 0.3%"
+
+
 def test_nan_is_alarming_and_not_endless() -> None:
     names = [f"l.{number}" for number in range(30)]
     old, new = (manifest(**{name: f"{side}{name}" for name in names}) for side in ("old", "new"))

@@ -36,7 +36,7 @@ class Measuring:
     """How statistics are come by: computed for at most `limit_bytes` of values, or those that `ledger` has.
 
     `progress` makes, of the bytes that there are to do, what is told of bytes done, from several threads. With
-    `extras`, all are computed anew.
+    `extras`, all are computed anew, unless that is too much.
     """
 
     limit_bytes: int
@@ -99,6 +99,9 @@ def of(
     pairs = [item.pair for item in changes.items if item.pair]
     found, left = measuring.known(pairs, None if measure.extras else measure.ledger)
     todo = sum(map(measuring.size_bytes, left))
+    if measure.extras and todo > measure.limit_bytes:
+        found, left = measuring.known(pairs, measure.ledger)
+        todo = sum(map(measuring.size_bytes, left))
     if before and after and left and todo <= measure.limit_bytes:
         with measure.progress(todo) as told:
             threads, ledger = measure.threads, measure.ledger

@@ -212,7 +212,7 @@ def _histogram(bins: Sequence[int]) -> str:
     decades = [sum(bins[at : at + 2]) for at in range(0, len(bins), 2)]
     labels = [f"1e{power}" for power in range(LOWEST, LOWEST + len(decades))]
     labels[0], labels[-1] = f"below {labels[1]}", f"from {labels[-1]}"
-    shares = [f"{label}: {100 * n / sum(bins):.2g}%" for label, n in zip(labels, decades, strict=True) if n]
+    shares = [f"{label}: {100 * n / sum(bins):.3g}%" for label, n in zip(labels, decades, strict=True) if n]
     return f"changed elements by |change|/|weight|   {'   '.join(shares)}"
 
 

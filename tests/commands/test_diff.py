@@ -542,6 +542,15 @@ def test_git_finds_the_command(tracked: Repo) -> None:
     assert tracked.git("theta", "diff", "HEAD", "--", A).startswith(A)
 
 
+def test_where_histograms_are_too_much_statistics_of_before_are_shown(trained_repo: Repo) -> None:
+    assert "cosine" in trained_repo.ok("diff", "HEAD~1", "HEAD", "m.pt")
+    trained_repo.git("config", "theta.diffStats", "1k")
+    out = trained_repo.ok("diff", "--histogram", "HEAD~1", "HEAD", "m.pt")
+    assert "cosine" in out
+    assert "changed elements by" not in out
+    assert "changed elements by" in trained_repo.ok("diff", "--histogram", "--stats", "HEAD~1", "HEAD", "m.pt")
+
+
 def test_ranks_and_histograms_on_request(repo: Repo) -> None:
     repo.track("*.safetensors")
     old = layers()

@@ -91,10 +91,10 @@ def made(repo: Repo, *options: str) -> str:
 def test_the_page_is_well_formed_and_holds_the_document(changed: Repo) -> None:
     parsed = Parsed(made(changed))
     data, script = parsed.texts["script"]
-    assert json.loads(data) == json.loads(changed.ok("diff", "--json", "--full"))
+    assert json.loads(data) == json.loads(changed.ok("diff", "--json", "--full", "--histogram"))
     assert not set("<>&") & set(data)
     assert script.startswith('"use strict"')
-    assert parsed.texts["pre"] == [changed.ok("diff").rstrip("\n")], "for those who run no scripts"
+    assert parsed.texts["pre"] == [changed.ok("diff", "--histogram").rstrip("\n")], "for those who run no scripts"
 
 
 def test_the_page_can_load_nothing_and_run_one_script(changed: Repo) -> None:

@@ -93,7 +93,8 @@ def command(
     asked = _asked(place, words, ctx.meta[_DASHED], no_index=no_index, cached=cached)
     show = _show(place, page, sort, full=full, as_json=as_json, as_lines=as_lines, opens=opens)
     code = 0
-    with Comparer(place, patterns, stats, Extras(histogram, rank)) as comparer:
+    extras = Extras(histogram or opens or page is not None, rank)
+    with Comparer(place, patterns, stats, extras) as comparer:
         if asked.operands:
             _compare_files(comparer, asked.operands, show)
         elif place is not None:
