@@ -442,3 +442,12 @@ def test_what_looks_like_a_manifest(content: bytes, starts: bool, looks: bool, m
     assert manifest.starts_like(content) == starts
     assert manifest.looks_like(content) == looks
     assert manifest.has_conflict_markers(content) == markers
+
+
+def test_no_text_is_written_that_is_too_long_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = manifest.format(EVERYTHING)
+    monkeypatch.setattr(manifest, "MAX_MANIFEST_BYTES", len(text))
+    assert manifest.format(EVERYTHING) == text
+    monkeypatch.setattr(manifest, "MAX_MANIFEST_BYTES", len(text) - 1)
+    with pytest.raises(ManifestError, match=f"{len(text)} bytes.*theta.updates=dense"):
+        manifest.format(EVERYTHING)

@@ -142,7 +142,7 @@ def has_conflict_markers(content: bytes) -> bool:
 
 
 def format(manifest: Manifest) -> bytes:
-    """The canonical text of a manifest, ASCII."""
+    """The canonical text of a manifest, ASCII; raises ManifestError where it would be longer than what is read."""
     head = {"git-theta": VERSION, "about": ABOUT}
     lines = [
         json.dumps(head)[:-1] + ",",
@@ -152,7 +152,13 @@ def format(manifest: Manifest) -> bytes:
     ]
     names = sorted(manifest.parameters)
     rows = [f"{json.dumps(name)}: {json.dumps(_format_record(manifest.parameters[name]))}" for name in names]
-    return "\n".join([*lines, *([",\n".join(rows)] if rows else []), "}}", ""]).encode("ascii")
+    text = "\n".join([*lines, *([",\n".join(rows)] if rows else []), "}}", ""]).encode("ascii")
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise ManifestError(
+            f"its manifest would have {len(text)} bytes, and at most {MAX_MANIFEST_BYTES} are read; chains of updates "
+            "make it long, so store it whole: git -c theta.updates=dense add PATH"
+        )
+    return text
 
 
 def row_start(name: str) -> bytes:
