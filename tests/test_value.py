@@ -2,6 +2,7 @@
 
 import os
 import random
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -305,9 +306,13 @@ def test_values_are_read_side_by_side(depot: Depot, monkeypatch: pytest.MonkeyPa
     known = value.side_by_side(base, depot.store, [*made, base])
     streams = [value.runs(one, depot.store, known) for one in (*made, base)]
     found = [bytearray() for _ in streams]
+    tracemalloc.start()
     for runs in zip_longest(*streams, fillvalue=b""):
         for one, run in zip(found, runs, strict=True):
             one += run
+    held = tracemalloc.get_traced_memory()[1] - sum(map(len, found))
+    tracemalloc.stop()
+    assert held < 24 * MIB  # some runs of 2 MiB and what they are decoded of; not the value of 20 as well
     assert found == [*news, old]
     assert opened == {one.store[-1].pieces[0].oid: 1 for one in (*made, base)}
 

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -229,7 +230,20 @@ def side_by_side(record: Record, store: Store, readers: Sequence[Record]) -> Sha
     others have not is kept in memory.
     """
     made = Shared(record, lambda: iter(()), Memo())
-    copies = list(itertools.tee(runs(record, store), sum(made.readers(reader) for reader in readers)))
+    given = runs(record, store)
+    waiting: list[deque[bytes | memoryview]] = [deque() for reader in readers for _ in range(made.readers(reader))]
+
+    def copy(own: deque[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        # itertools.tee keeps what all have had, too: up to 57 runs.
+        while True:
+            if not own:
+                if (run := next(given, None)) is None:
+                    return
+                for queue in waiting:
+                    queue.append(run)
+            yield own.popleft()
+
+    copies = [copy(own) for own in waiting]
     return replace(made, given=copies.pop)
 
 
