@@ -1,9 +1,5 @@
 """The command line, `git theta`: a table of verbs, each loaded when it is asked for, and errors as exit codes."""
 
-from git_theta import quiet  # before what takes a while
-
-# isort: split
-
 import errno
 import io
 import os
@@ -89,13 +85,11 @@ def group() -> None:
 
 def main() -> int:
     """The console script: `run` on the arguments of this process."""
-    quiet.over()
     # Leave by way of every `finally`, so that temporary files are removed.
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
     code = run(sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Git sends what it got itself once more, while Python tidies up
     if code == 0:
         sys.stderr.flush()
         os._exit(0)  # the user waits, and Python would take 40 ms to tidy up what goes anyway

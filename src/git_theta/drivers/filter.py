@@ -4,10 +4,6 @@ Source: gitattributes(5), "Long Running Filter Process". The content of a reques
 `status=error` fails this one file; a second status after the content says whether that may be used.
 """
 
-from git_theta import quiet  # before what takes a while
-
-# isort: split
-
 import os
 import signal
 import sys
@@ -86,7 +82,6 @@ class _Session:
 
 def main() -> int:
     """Serve Git on stdin and stdout until it closes them; the exit code."""
-    quiet.over()
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
@@ -107,7 +102,6 @@ def main() -> int:
     except (EOFError, BrokenPipeError):
         pass  # Git has gone; what it wanted is of no use any more
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Git sends it once more, while Python tidies up
         return 128 + signal.SIGINT
     except ThetaError as error:
         sys.stderr.write(f"git-theta: {error}\n")
