@@ -83,8 +83,8 @@ def test_known_bytes() -> None:
 
 
 def test_a_few_trained_rows_take_less_than_by_any_other_update() -> None:
-    base = drawn(3000, 384)
-    value = tuned(base, *range(0, 3000, 100))
+    base = drawn(2000, 384)
+    value = tuned(base, *range(0, 2000, 100))
     payloads = [encode(update, tensor(value), tensor(base)) for update in (ROW_DELTA, DELTA, SPARSE)]
     own, *others = [len(payload) for payload in payloads if payload is not None]
     assert own < 0.9 * min(others)
