@@ -186,7 +186,7 @@ class Intake:
     def __init__(
         self,
         depot: Depot,
-        known: Sequence[Manifest] = (),
+        known: Sequence[Manifest],
         progress: Callable[[int], None] = lambda size_bytes: None,
     ) -> None:
         self._depot = depot

@@ -261,7 +261,12 @@ def runs(record: Record, store: Store, base: Shared | None = None) -> Iterator[b
     done = 0
     try:
         with ExitStack() as readers:
-            for run in _decoded(record, len(record.store) - 1, updates, store, readers, base):
+            last = len(record.store) - 1
+            if base is not None and base.is_step(record, last):
+                given = base.given()
+            else:
+                given = _decoded(record, last, updates, store, readers, base)
+            for run in given:
                 hasher.update(run)
                 done += len(run)
                 if done > record.size:
@@ -290,19 +295,15 @@ def _decoded(
     record: Record, index: int, updates: Sequence[Update], store: Store, readers: ExitStack, known: Shared | None
 ) -> Iterator[bytes | memoryview]:
     """The runs of a step's value; those of its bases are decoded as they are taken."""
-    if known is not None and known.is_step(record, index):
-        return known.given()
+
+    def stream(base: int) -> Stream:
+        if known is not None and known.is_step(record, base):
+            return known.stream()
+        return Stream(*_kind(record, record.store[base]), _decoded(record, base, updates, store, readers, known))
+
     step = record.store[index]
-    bases = [
-        Stream(
-            *_kind(record, record.store[base]),
-            _decoded(record, base, updates, store, readers, known),
-            known.memo if known is not None and known.is_step(record, base) else None,
-        )
-        for base in step.bases
-    ]
     payload = readers.enter_context(store.reader(step.pieces))
-    return updates[index].decode(payload, _kind(record, step)[2], bases)
+    return updates[index].decode(payload, _kind(record, step)[2], [stream(base) for base in step.bases])
 
 
 def _kind(record: Record, step: Step) -> tuple[str, tuple[int, ...], int]:
