@@ -2,8 +2,8 @@
 
 Only values that both sides changed are loaded. Each is merged and stored as an update by one thread, which decodes what
 they build on once; a strategy that is elementwise takes a run of elements at a time. A value goes through memory up to
-16 MiB, through a temporary file above; small ones, which share objects, are merged first and stored together. Where
-there is a conflict, ours is kept.
+16 MiB, through a temporary file above; small ones, which share objects, come last and are stored together. Where there
+is a conflict, ours is kept.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +132,7 @@ def outlook(plan: Plan, versions: Versions, rules: Rules, depot: Depot) -> tuple
 
     Nothing is stored, and no value is loaded but what stands for skeleton. Raises as `apply` does.
     """
-    made = {one.name: _unmerged(one, versions) for one in plan.merged}
+    made = {one.name: _made(versions, one) for one in plan.merged}
     records = {one.name: record for one in plan.decisions if (record := _record(one, versions, made)) is not None}
     skeletons = placement.read(versions.base, versions.sides, depot)
     rule = rules.find(SKELETON, None)
@@ -146,10 +146,10 @@ def outlook(plan: Plan, versions: Versions, rules: Rules, depot: Depot) -> tuple
     return (*plan.decisions, *arbiter.decisions)
 
 
-def _unmerged(one: Decision, versions: Versions) -> Record:
-    """What a merged value will be, but for its content."""
+def _made(versions: Versions, one: Decision, digest: str = _UNKNOWN, steps: tuple[Step, ...] = ()) -> Record:
+    """The record of a merged value, or what is known of it beforehand."""
     like = versions.side(one, (one.sides or (0,))[0])
-    return Record(one.dtype, one.shape, nbytes(one.dtype, one.shape), _UNKNOWN, (), like.strides, one.views)
+    return Record(one.dtype, one.shape, _size(one), digest, steps, like.strides, one.views)
 
 
 def _inputs(one: Decision, versions: Versions) -> tuple[Record | None, list[Record]]:
@@ -222,11 +222,7 @@ def _keep_large(work: _Work, intake: Intake, one: Decision) -> Record | str:
         base = base or _in_step(work, one, closest)
         try:
             if size <= BUFFERED_BYTES:
-                data = value.room(size)
-                done = 0
-                for run in _merged(work, one, base):
-                    data[done : done + len(run)] = run
-                    done += len(run)
+                data = value.filled(value.room(size), _merged(work, one, base))
                 kept = intake.keep_large(HeldValue(data, one.dtype, one.shape), origin)
             else:
                 with spooled(work.depot, _merged(work, one, base), ()) as source:
@@ -234,7 +230,7 @@ def _keep_large(work: _Work, intake: Intake, one: Decision) -> Record | str:
         except ConflictError as error:
             return str(error)
     work.progress(size)
-    return _made(work, one, *kept)
+    return _made(work.versions, one, *kept)
 
 
 def _in_step(work: _Work, one: Decision, closest: Record) -> Shared | None:
@@ -243,11 +239,6 @@ def _in_step(work: _Work, one: Decision, closest: Record) -> Shared | None:
     if one.case is Case.DTYPE or not plugins.merge(one.strategy).elementwise:
         return None
     return value.side_by_side(closest, work.depot.store, [*sides, *([base] if base else [])])
-
-
-def _made(work: _Work, one: Decision, digest: str, steps: tuple[Step, ...]) -> Record:
-    like = work.versions.side(one, (one.sides or (0,))[0])
-    return Record(one.dtype, one.shape, _size(one), digest, steps, like.strides, one.views)
 
 
 def _keep_small(work: _Work, known: Sequence[Manifest], group: Sequence[Decision]) -> dict[str, Record | str]:
@@ -270,7 +261,7 @@ def _keep_small(work: _Work, known: Sequence[Manifest], group: Sequence[Decision
     failed: dict[str, Record | str] = {
         one.name: made for one, made in zip(group, merged, strict=True) if isinstance(made, str)
     }
-    return failed | {one.name: _made(work, one, *row) for (one, _), row in zip(good, kept, strict=True)}
+    return failed | {one.name: _made(work.versions, one, *row) for (one, _), row in zip(good, kept, strict=True)}
 
 
 def _groups(decisions: Sequence[Decision]) -> Iterator[list[Decision]]:

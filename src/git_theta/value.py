@@ -28,6 +28,7 @@ __all__ = [
     "SourceValue",
     "digest_of",
     "encode_small",
+    "filled",
     "held",
     "room",
     "runs",
@@ -146,6 +147,15 @@ def room(size: int) -> memoryview:
     return _buffer("value", BUFFERED_BYTES)[:size]
 
 
+def filled(room: memoryview, given: Iterator[bytes | memoryview]) -> memoryview:
+    """The room, after these runs were put into it; they are as many bytes."""
+    done = 0
+    for run in given:
+        room[done : done + len(run)] = run
+        done += len(run)
+    return room
+
+
 def digest_of(value: SourceValue | HeldValue) -> tuple[str, SourceValue | HeldValue]:
     """The value's BLAKE3-256, and the value to go on with: one of at most 16 MiB is then in this thread's `room`."""
     from blake3 import blake3
@@ -211,12 +221,7 @@ def held(record: Record, store: Store) -> memoryview | None:
     """
     if record.size > BUFFERED_BYTES:
         return None
-    data = _buffer("base", BUFFERED_BYTES)[: record.size]
-    done = 0
-    for run in runs(record, store):
-        data[done : done + len(run)] = run
-        done += len(run)
-    return data
+    return filled(_buffer("base", BUFFERED_BYTES)[: record.size], runs(record, store))
 
 
 def shared(record: Record, store: Store) -> Shared | None:
