@@ -23,7 +23,8 @@ from git_theta.names import shown
 __all__ = ["Smudger"]
 
 _BLOCK_BYTES = 2**20
-_PATIENCE_S = 5
+_PATIENCE = 100
+_INTERVAL_S = 0.05
 
 Runs = Iterator[bytes | memoryview]
 
@@ -100,11 +101,15 @@ class Smudger:
 
     def close(self) -> None:
         """Leave nothing running."""
-        if self._arrivals and not self._arrivals.is_over:
-            from git_theta import lfs
+        if self._arrivals is None or self._arrivals.is_over:
+            return
+        from git_theta import lfs
 
+        for _ in range(_PATIENCE):  # git-lfs may be about to start, and the next remote asked after it
             lfs.stop()
-            self._arrivals.finish(_PATIENCE_S)
+            self._arrivals.finish(_INTERVAL_S)
+            if self._arrivals.is_over:
+                return
 
     def _is_unmerged(self, path: str) -> bool:
         """Whether a path is in conflict, as it may be where Git checks out one of the sides.
