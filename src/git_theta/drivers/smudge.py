@@ -101,15 +101,13 @@ class Smudger:
 
     def close(self) -> None:
         """Leave nothing running."""
-        if self._arrivals is None or self._arrivals.is_over:
-            return
-        from git_theta import lfs
-
         for _ in range(_PATIENCE):  # git-lfs may be about to start, and the next remote asked after it
+            if self._arrivals is None or self._arrivals.is_over:
+                return
+            from git_theta import lfs
+
             lfs.stop()
             self._arrivals.finish(_INTERVAL_S)
-            if self._arrivals.is_over:
-                return
 
     def _is_unmerged(self, path: str) -> bool:
         """Whether a path is in conflict, as it may be where Git checks out one of the sides.
