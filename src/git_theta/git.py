@@ -423,12 +423,13 @@ def blob_named(expression: str, cwd: Path) -> str | None:
 
 def discover(cwd: Path | None = None) -> Repository:
     """The repository around `cwd`; raises RepositoryError where there is none."""
-    output = run(["rev-parse", "--git-dir", "--is-bare-repository", "--git-common-dir"], cwd=cwd)
-    # A path may have any character in it, a newline too: what stands between the two paths parts them.
-    git_dir, bare, common_dir = re.split(r"\n(true|false)\n", os.fsdecode(output).removesuffix("\n"), maxsplit=1)
+    asked = ("--git-dir", "--is-bare-repository", "--git-common-dir", "--is-bare-repository", "--show-toplevel")
+    output = run(["rev-parse", *asked], cwd=cwd, accept=(0, 128))  # the last one fails in a bare repository
+    # A path may have any character in it, a newline too: what stands between two paths parts them.
+    parts = re.split(r"\n(?:true|false)\n", os.fsdecode(output), maxsplit=2)
+    if len(parts) < 3:
+        run(["rev-parse", "--git-dir"], cwd=cwd)
+        raise RepositoryError("git rev-parse does not tell where the repository is")
     start = (cwd or Path.cwd()).resolve()
-    worktree = None
-    if bare != "true":
-        top = os.fsdecode(run(["rev-parse", "--show-toplevel"], cwd=cwd, accept=(0, 128))).rstrip("\r\n")
-        worktree = Path(top) if top else None
-    return Repository(worktree, (start / git_dir).resolve(), (start / common_dir).resolve())
+    top = parts[2].rstrip("\r\n")
+    return Repository(Path(top) if top else None, (start / parts[0]).resolve(), (start / parts[1]).resolve())

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from git_theta.errors import RepositoryError
@@ -53,8 +54,13 @@ if [ -x "$(dirname "$0")/{aside}" ]; then exec "$(dirname "$0")/{aside}" "$@"; f
 """
 
 
-def path(repository: Repository) -> Path:
-    """Where Git looks for the hook: in `core.hooksPath`, or the common directory of all worktrees."""
+def path(repository: Repository, config: Mapping[str, str | None] | None = None) -> Path:
+    """Where Git looks for the hook: in `core.hooksPath`, or the common directory of all worktrees.
+
+    `config`: the section "core", where that has been read.
+    """
+    if config is not None and "core.hookspath" not in config:
+        return repository.common_dir / "hooks" / NAME
     folder = os.fsdecode(repository.git("rev-parse", "--git-path", "hooks")).rstrip("\r\n")
     return repository.base / folder / NAME
 
@@ -65,12 +71,12 @@ def is_added(repository: Repository) -> bool:
     return hook.is_file() and _sends(hook.read_text("utf-8", "surrogateescape"))
 
 
-def add(repository: Repository) -> bool:
-    """Have our block in the hook, once; whether that changed anything.
+def add(repository: Repository, config: Mapping[str, str | None] | None = None) -> bool:
+    """Have our block in the hook, once; whether that changed anything. `config` is as in `path`.
 
     Raises RepositoryError where the hook is a file of the worktree, which belongs to the project, or cannot be written.
     """
-    hook = path(repository)
+    hook = path(repository, config)
     block = _block()
     old = hook.read_bytes() if hook.exists() else b""
     text = old.decode("utf-8", "surrogateescape")

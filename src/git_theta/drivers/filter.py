@@ -39,6 +39,16 @@ class _Session:
         self._environ = environ
         self._settings = read_settings(self._config, environ)
         self._depot = open_depot(repository.theta_dir, self._settings)
+        self._add_hook()
+
+    def _add_hook(self) -> None:
+        """Have the pre-push hook in place, as git-lfs does: a fresh clone has none, and pushes would lack objects."""
+        from git_theta import hooks
+
+        try:
+            hooks.add(self._repository, self._config)
+        except RepositoryError as error:
+            sys.stderr.write(f"git-theta: {error}\n")
 
     @property
     def theta_dir(self) -> Path:
@@ -142,19 +152,7 @@ def _request(reader: PacketReader) -> dict[str, str] | None:
 def _open_session() -> _Session:
     from git_theta.git import discover
 
-    repository = discover()
-    _add_hook(repository)
-    return _Session(repository, os.environ)
-
-
-def _add_hook(repository: "Repository") -> None:
-    """Have the pre-push hook in place, as git-lfs does: a fresh clone has none, and its pushes would lack objects."""
-    from git_theta import hooks
-
-    try:
-        hooks.add(repository)
-    except RepositoryError as error:
-        sys.stderr.write(f"git-theta: {error}\n")
+    return _Session(discover(), os.environ)
 
 
 def _serve(request: dict[str, str], session: _Session, reader: PacketReader, writer: PacketWriter) -> None:

@@ -20,7 +20,6 @@ from git_theta.updates.planes import FIELD, ZSTD, Cursor, compressor, decompress
 from git_theta.updates.tensors import HeldTensor, take_known
 
 if TYPE_CHECKING:
-    import numpy as np
 
     from git_theta.updates.planes import Words
 
@@ -115,7 +114,7 @@ def _plan(value: Value) -> Plan | None:
     if not paying:
         return None
     planes = max(paying) + 1
-    # What remains below the last paying plane is one plane; NumPy gathers 1, 2 or 4 bytes a word fast, not 3 or 5.
+    # What remains below the last paying plane is one plane; there are integers of 1, 2 and 4 bytes, not of 3.
     while planes < word and word - planes not in (1, 2, 4):
         planes += 1
     return Plan(word, floating and word > 1, min(planes + 1, word), paying)
@@ -138,7 +137,8 @@ def _encode_frame(chunk: memoryview, plan: Plan) -> list[bytes]:
     head = _HEADER.pack(len(chunk), plan.word, plan.rotated, plan.planes, 0)
     bodies: list[bytes] = []
     for plane in range(plan.planes):
-        raw = _plane(words, plan.word, plane, plan.planes).tobytes()
+        width = _width(plan.word, plane, plan.planes)
+        raw = (words >> 8 * (plan.word - plane - width)).astype(f"<u{width}").tobytes()
         coded = compressor(plan.word).compress(raw) if plane in plan.compressed else raw
         shrunk = len(coded) < len(raw)
         head += FIELD.pack(len(coded) | ZSTD if shrunk else len(raw))
@@ -146,14 +146,9 @@ def _encode_frame(chunk: memoryview, plan: Plan) -> list[bytes]:
     return [head, *bodies]
 
 
-def _plane(words: "Words", word: int, plane: int, planes: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
-    """A view of the bytes of one plane in each word, which can be read and written."""
-    rest = word - planes + 1
-    if plane < planes - 1:
-        return words.view("u1").reshape(-1, word)[:, word - 1 - plane]
-    if rest in (1, 2, 4, 8):
-        return words.view(f"<u{rest}")[:: word // rest]
-    return words.view("u1").reshape(-1, word)[:, :rest]
+def _width(word: int, plane: int, planes: int) -> int:
+    """Bytes of each word that a plane holds."""
+    return 1 if plane < planes - 1 else word - planes + 1
 
 
 def _rotated_left(words: "Words", word: int) -> "Words":
@@ -187,20 +182,36 @@ def _decode_frames(payload: Source, size: int) -> Iterator[memoryview]:
 
 
 def _decode_frame(cursor: Cursor, length: int, word: int, rotated: bool, planes: int) -> memoryview:
-    import numpy as np
 
-    words: Words = np.empty(length // word, f"<u{word}")
+    count = length // word
+    words: Words | None = None
     fields = cursor.take(FIELD.size * planes)
     for plane, (field,) in enumerate(FIELD.iter_unpack(fields)):
-        target = _plane(words, word, plane, planes)
-        width = 1 if plane < planes - 1 else word - planes + 1
-        raw_size = len(words) * width
+        width = _width(word, plane, planes)
+        raw_size = count * width
         stored = field & ~ZSTD
         if stored > raw_size or (not field & ZSTD and stored != raw_size):
             raise DamagedObjectError(f"a plane of {stored} bytes, where {raw_size} are expected")
         data = cursor.take(stored)
-        raw = decompress(data, raw_size) if field & ZSTD else data
-        target[...] = np.frombuffer(raw, target.dtype).reshape(target.shape)
+        part = _part(decompress(data, raw_size) if field & ZSTD else data, width, word)
+        # Shifts of whole words take half the time of bytes written to every fourth place.
+        if words is None:
+            words = part.astype(f"<u{word}")
+        else:
+            words <<= 8 * width
+            words |= part
+    assert words is not None  # noqa: S101  # there is at least one plane
     if rotated:
         _rotate_right(words, word)
     return memoryview(words.view("u1").data)
+
+
+def _part(raw: bytes, width: int, word: int) -> "Words":
+    """The low `width` bytes of each word as a number."""
+    import numpy as np
+
+    if width in (1, 2, 4, 8):
+        return np.frombuffer(raw, f"<u{width}")
+    wide = np.zeros((len(raw) // width, word), "u1")
+    wide[:, :width] = np.frombuffer(raw, "u1").reshape(-1, width)
+    return wide.reshape(-1).view(f"<u{word}")
