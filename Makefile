@@ -53,6 +53,7 @@ $(VENV)/base: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --upgrade 'pip>=25.1'
 	@$(PIP) install --editable .
+	@$(BIN)/python -m compileall -q src # as pip does with a wheel; PYTHONDONTWRITEBYTECODE would have it done at each start
 	@touch $@
 
 $(VENV)/demo: $(VENV)/base

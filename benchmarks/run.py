@@ -5,6 +5,7 @@ tools by turns and the files in the system's cache. Data is made on first use an
 """
 
 import argparse
+import compileall
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import git_theta
 from diffs import diffs
 from figures import Figure, format_figure, machine
 from memory import anonymous_memory
@@ -56,6 +58,8 @@ def main() -> None:
     for program in ("git", "git-lfs", "git-theta", "git-theta-filter"):
         if not installed(program):
             raise SystemExit(f"{program} is not on PATH; run: make bench")
+    # As pip does when it installs a wheel; where PYTHONDONTWRITEBYTECODE is set, each start would compile all anew.
+    compileall.compile_dir(Path(git_theta.__file__).parent, quiet=1)
     folder: Path = arguments.directory
     folder.mkdir(parents=True, exist_ok=True)
     _check_space(folder, scale.disk_bytes)

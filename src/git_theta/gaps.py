@@ -27,11 +27,11 @@ def within(manifest: Manifest) -> dict[str, Record]:
 
 def stripped(versions: Sequence[Manifest]) -> list[Manifest]:
     """The versions without long runs; as they are where a format puts no files together, or the runs are too long."""
-    composers = {found.name for found in plugins.formats() if isinstance(found, Composer)}
     found = [within(version) for version in versions]
-    if any(sum(record.size for record in rows.values()) > MAX_SKELETON_BYTES for rows in found) or not all(
-        version.format in composers for version in versions
-    ):
+    if not any(found) or any(sum(record.size for record in rows.values()) > MAX_SKELETON_BYTES for rows in found):
+        return list(versions)
+    used: list[object] = [plugins.format(name) for name in {version.format for version in versions}]
+    if not all(isinstance(one, Composer) for one in used):
         return list(versions)
     return [
         replace(version, parameters={name: row for name, row in version.parameters.items() if name not in rows})

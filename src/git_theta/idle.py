@@ -11,8 +11,7 @@ from git_theta.git import Repository
 from git_theta.manifest import Manifest
 from git_theta.names import shown
 from git_theta.outcome import Versions
-from git_theta.rulefile import FILE_NAME
-from git_theta.rules import SKELETON, Rule, Rules
+from git_theta.rules import FILE_NAME, SKELETON, Rule, Rules
 
 __all__ = ["warnings"]
 

@@ -12,8 +12,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from git_theta import manyway, outcome, plugins, tensorfile, threeway, transfer
+from git_theta import manyway, outcome, plugins, threeway
 from git_theta.depot import Depot
 from git_theta.errors import InputError
 from git_theta.git import Repository
@@ -23,8 +24,10 @@ from git_theta.names import shown, shown_path
 from git_theta.outcome import Outcome, Versions
 from git_theta.rules import MAX_PATTERN_LENGTH, SKELETON, Rule, Rules
 from git_theta.tensor import Tensor
-from git_theta.tensorfile import TensorFile
 from git_theta.threeway import Action, Case, Decision, Plan
+
+if TYPE_CHECKING:
+    from git_theta.tensorfile import TensorFile
 
 __all__ = [
     "Merger",
@@ -60,7 +63,10 @@ class Merger:
         made = plan(versions, rules)
         with _Files() as files:
             files.open(made)
-            transfer.fetch(self.repository, outcome.needed(made, versions), self.depot.store)
+            if missing := self.depot.store.missing(outcome.needed(made, versions)):
+                from git_theta import transfer
+
+                transfer.fetch(self.repository, missing, self.depot.store)
             return outcome.apply(
                 made, versions, rules, self.depot, backend=self.backend, files=files.read, progress=progress
             )
@@ -114,7 +120,9 @@ class _Files:
             for path in {path for paths in one.files.values() for path in paths} - self._files.keys():
                 self._opened(path)
 
-    def _opened(self, path: str) -> TensorFile:
+    def _opened(self, path: str) -> "TensorFile":
+        from git_theta import tensorfile  # few strategies read further files
+
         if path not in self._files:
             try:
                 self._files[path] = self._open.enter_context(tensorfile.opened(Path(path)))

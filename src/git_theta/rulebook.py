@@ -16,12 +16,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from git_theta import jsontext, plugins
 from git_theta.errors import ConfigError
 from git_theta.git import Repository
 from git_theta.names import shown, shown_path
-from git_theta.rules import Rule, Rules
+from git_theta.rules import FILE_NAME, Rule, Rules
+
+if TYPE_CHECKING:
+    from git_theta.rulefile import FileRule
 
 __all__ = [
     "ATTRIBUTE",
@@ -57,20 +61,17 @@ def read(
     `config` is what `Repository.config` has of `config.SECTIONS`. Raises ConfigError, which says where the rule stands,
     for one that means nothing.
     """
-    from git_theta import rulefile  # a command that only passes rules on needs no YAML
-
     own = (
         *_of_command(environ, repository),
         *_of_text(STRATEGY_VARIABLE, environ.get(STRATEGY_VARIABLE, "")),
         *_of_config(config),
     )
-    text = _file(repository)
-    filed = () if text is None else rulefile.parse(text)
+    filed = _of_file(repository)
     attributes = repository.attributes(paths, ATTRIBUTE) if paths else {}
     found = {}
     for path in paths:
         of_file = [
-            _placed(rule, repository, f"{rulefile.FILE_NAME}: line {one.line}")
+            _placed(rule, repository, f"{FILE_NAME}: line {one.line}")
             for one in filed
             if one.applies(path)
             for rule in one.rules.rules
@@ -180,23 +181,31 @@ def _options(text: str) -> dict[str, object]:
     return given
 
 
-def _file(repository: Repository) -> bytes | None:
-    """The text of `.theta-merge.yaml`: the worktree's, or HEAD's where it has no such regular file; None without."""
-    from git_theta.rulefile import FILE_NAME, MAX_FILE_BYTES
+def _of_file(repository: Repository) -> "Sequence[FileRule]":
+    """The rules of `.theta-merge.yaml`: the worktree's, or HEAD's where it has no such regular file."""
+    text = _lying(repository.worktree / FILE_NAME) if repository.worktree is not None else None
+    oid = repository.blob_at("HEAD", FILE_NAME.encode()) if text is None else None
+    if text is None and oid is None:
+        return ()
+    from git_theta import rulefile  # YAML is for those who have such a file
 
-    if repository.worktree is not None:
-        place = repository.worktree / FILE_NAME
-        with suppress(FileNotFoundError):
-            if stat.S_ISREG(place.lstat().st_mode):
-                with place.open("rb") as file:
-                    return file.read(MAX_FILE_BYTES + 1)
-    oid = repository.blob_at("HEAD", FILE_NAME.encode())
-    if oid is None:
-        return None
-    content = repository.blobs([oid], MAX_FILE_BYTES).get(oid)
-    if content is None:
-        raise ConfigError(f"HEAD:{FILE_NAME}: it is not here, or has more than {MAX_FILE_BYTES} bytes; commit another")
-    return content
+    if oid is not None:
+        limit = rulefile.MAX_FILE_BYTES
+        text = repository.blobs([oid], limit).get(oid)
+        if text is None:
+            raise ConfigError(f"HEAD:{FILE_NAME}: it is not here, or has more than {limit} bytes; commit another")
+    return rulefile.parse(text or b"")
+
+
+def _lying(place: Path) -> bytes | None:
+    """The content of a regular file, or the start of a long one; None where there is none."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISREG(place.lstat().st_mode):
+            from git_theta.rulefile import MAX_FILE_BYTES
+
+            with place.open("rb") as file:
+                return file.read(MAX_FILE_BYTES + 1)
+    return None
 
 
 def _placed(rule: Rule, repository: Repository, where: str) -> Rule:

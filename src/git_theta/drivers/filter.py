@@ -167,8 +167,11 @@ def _serve(request: dict[str, str], session: _Session, reader: PacketReader, wri
         if command == "clean":
             runs: Iterator[bytes | memoryview] = iter([session.cleaner.clean(path, packets)])
         elif command == "smudge":
-            # A checkout can be delayed, or has a commit or a tree to name; `git diff` has neither.
-            for_diff = not request.keys() & {"can-delay", "ref", "treeish"} and session.is_for_driver(path)
+
+            def for_diff() -> bool:
+                # A checkout can be delayed, or has a commit or a tree to name; `git diff` has neither.
+                return not request.keys() & {"can-delay", "ref", "treeish"} and session.is_for_driver(path)
+
             can_delay = request.get("can-delay") == "1"
             smudged = session.smudger.smudge(path, packets, can_delay=can_delay, for_diff=for_diff)
             if smudged is None:

@@ -41,10 +41,17 @@ class Smudger:
         self._asked: set[str] = set()  # those whose objects a remote was asked for
         self._arrivals: Arrivals | None = None
 
-    def smudge(self, path: str, packets: Iterator[bytes], *, can_delay: bool, for_diff: bool = False) -> Runs | None:
+    def smudge(
+        self,
+        path: str,
+        packets: Iterator[bytes],
+        *,
+        can_delay: bool,
+        for_diff: Callable[[], bool] = lambda: False,
+    ) -> Runs | None:
         """The content for Git, whose request is in `packets`, all of which is read; None to be asked again later.
 
-        `for_diff`: a manifest is left as it is, for our diff driver, which needs no more.
+        `for_diff` tells whether a manifest is left as it is, for our diff driver, which needs no more.
         What is wrong with a manifest is raised here, a missing or damaged object while the runs are taken.
         """
         head = bytearray()
@@ -56,7 +63,7 @@ class Smudger:
         if not text and path in self._delayed:
             text, found = self._delayed.pop(path)
         else:
-            if self._depot.settings.skip_smudge or for_diff or not manifest.looks_like(text):
+            if self._depot.settings.skip_smudge or not manifest.looks_like(text) or for_diff():
                 return iter([text])
             if can_delay and not self._is_unmerged(path):
                 self._delayed[path] = text, _usable(text)

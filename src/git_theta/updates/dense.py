@@ -20,7 +20,6 @@ from git_theta.updates.planes import FIELD, ZSTD, Cursor, compressor, decompress
 from git_theta.updates.tensors import HeldTensor, take_known
 
 if TYPE_CHECKING:
-
     from git_theta.updates.planes import Words
 
 __all__ = ["DENSE", "MAX_FRAME_BYTES", "Dense", "encoded"]
