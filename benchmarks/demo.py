@@ -35,7 +35,7 @@ def main() -> None:
         folder = Path(name)
         first, second = folder / "base.safetensors", folder / "trained.safetensors"
         shutil.copyfile(model, first)
-        models.change_tensor(first, second, changed.name)
+        models.change_tensors(first, second, changed.name)
         print(f"{model.name}: {len(tensors)} parameters, {_mb(model.stat().st_size)}; in a repository in {folder}\n")
         outcomes = {"theta": _play(Script("theta", folder), first, second, changed)}
         if installed("git-lfs"):

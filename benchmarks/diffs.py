@@ -22,6 +22,8 @@ LEDGER = Path(".git", "theta", "statistics.sqlite")
 VALUE_BYTES = 64 * 2**20
 THETA, GIT = ("git-theta", "diff"), ("git", "diff")
 """Git starts the driver, and the filter for both sides."""
+_LARGE = 190
+_TRAINED = ("expert.7.weight", "expert.80.weight", "expert.150.weight")
 
 
 def diffs(workplace: Workplace) -> Iterator[Figure]:
@@ -38,13 +40,27 @@ def diffs(workplace: Workplace) -> Iterator[Figure]:
         yield Figure(group, name, median(seconds), 1, "s", samples={"git-theta": seconds})
     small = workplace.small()
     changed = workplace.make(
-        f"{small.stem}-2.safetensors", lambda path: models.change_tensor(small, path, "expert.3.scale")
+        f"{small.stem}-2.safetensors", lambda path: models.change_tensors(small, path, "expert.3.scale")
     )
     group = f"git theta diff, {workplace.scale.small_tensors:,} tensors of 1 KiB"
     for name, command in (("names alone", (*THETA, "--no-stats")), ("git diff", GIT)):
         seconds = _times(workplace, small, changed, command, again=False)
         yield Figure(group, name, median(seconds), 1, "s", samples={"git-theta": seconds})
+    yield _of_large(workplace)
     yield from _sums(workplace)
+
+
+def _of_large(workplace: Workplace) -> Figure:
+    """`git diff` of a model of several GB, of which three tensors changed."""
+    width = 2 * workplace.scale.widths["F32"]
+    shapes = models.square_tensors(_LARGE, width)
+    name = f"square-{_LARGE}-{width}"
+    first = workplace.make(f"{name}.safetensors", lambda path: models.make_synthetic(path, shapes, "F32"))
+    second = workplace.make(f"{name}-2.safetensors", lambda path: models.change_tensors(first, path, *_TRAINED))
+    seconds = _times(workplace, first, second, GIT, again=False)
+    group = f"git diff, {first.stat().st_size / 1e6:,.0f} MB"
+    changed = f"{len(_TRAINED)} tensors of {4 * width**2 / 1e6:.0f} MB changed"
+    return Figure(group, changed, median(seconds), 1, "s", "with statistics", {"git-theta": seconds})
 
 
 def _times(workplace: Workplace, first: Path, second: Path, command: tuple[str, ...], *, again: bool) -> list[float]:

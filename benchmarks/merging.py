@@ -65,9 +65,11 @@ def one_sided(workplace: Workplace) -> Iterator[Figure]:
     count, width = 100, 512
     shapes = models.square_tensors(count, width)
     base = workplace.make(f"square-{width}.safetensors", lambda path: models.make_synthetic(path, shapes, "F32"))
-    ours = workplace.make(f"square-{width}-ours.safetensors", partial(models.change_tensor, base, name=OURS))
-    theirs = workplace.make(f"square-{width}-theirs.safetensors", partial(models.change_tensor, base, name=THEIRS))
-    both = workplace.make(f"square-{width}-both.safetensors", partial(models.change_tensor, ours, name=THEIRS))
+    ours = workplace.make(f"square-{width}-ours.safetensors", lambda path: models.change_tensors(base, path, OURS))
+    theirs = workplace.make(
+        f"square-{width}-theirs.safetensors", lambda path: models.change_tensors(base, path, THEIRS)
+    )
+    both = workplace.make(f"square-{width}-both.safetensors", lambda path: models.change_tensors(ours, path, THEIRS))
     whole: list[float] = []
     alone: list[float] = []
     for repetition in range(workplace.scale.repetitions):

@@ -26,7 +26,7 @@ __all__ = [
     "Suffix",
     "Tensor",
     "average",
-    "change_tensor",
+    "change_tensors",
     "convert_to_bf16",
     "make_once",
     "make_synthetic",
@@ -137,21 +137,23 @@ def read_tensors(path: Path) -> list[Tensor]:
     ]
 
 
-def change_tensor(source: Path, target: Path, name: str) -> int:
-    """Write `source` with one tensor trained on, every element of it, to `target`; returns the tensor's bytes."""
-    tensor = next(tensor for tensor in read_tensors(source) if tensor.name == name)
+def change_tensors(source: Path, target: Path, *names: str) -> int:
+    """Write `source` with some tensors trained on, every element of them, to `target`; returns their bytes."""
+    tensors = [tensor for tensor in read_tensors(source) if tensor.name in names]
+    numbers = np.random.default_rng(7)
     shutil.copyfile(source, target)
-    step = np.random.default_rng(7).standard_normal(tensor.shape, np.float32) * np.float32(STEP)
     with target.open("r+b") as file:
-        file.seek(tensor.offset)
-        raw = file.read(tensor.size)
-        file.seek(tensor.offset)
-        if tensor.dtype == "BF16":
-            values = _from_bf16(np.frombuffer(raw, np.uint16)).reshape(tensor.shape)
-            file.write(_to_bf16(values + step).data)
-        else:
-            file.write((np.frombuffer(raw, np.float32).reshape(tensor.shape) + step).data)
-    return tensor.size
+        for tensor in tensors:
+            step = numbers.standard_normal(tensor.shape, np.float32) * np.float32(STEP)
+            file.seek(tensor.offset)
+            raw = file.read(tensor.size)
+            file.seek(tensor.offset)
+            if tensor.dtype == "BF16":
+                values = _from_bf16(np.frombuffer(raw, np.uint16)).reshape(tensor.shape)
+                file.write(_to_bf16(values + step).data)
+            else:
+                file.write((np.frombuffer(raw, np.float32).reshape(tensor.shape) + step).data)
+    return sum(tensor.size for tensor in tensors)
 
 
 def convert_to_bf16(source: Path, target: Path) -> None:

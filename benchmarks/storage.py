@@ -20,7 +20,7 @@ def store(workplace: Workplace) -> Iterator[Figure]:
     for dtype, first, limit in (("F32", real, 0.83), ("BF16", converted, 0.67)):
         workplace.say(f"store, real model, {dtype}")
         second = workplace.cache / f"real-{dtype.lower()}-2.safetensors"
-        changed = models.change_tensor(first, second, CHANGED)
+        changed = models.change_tensors(first, second, CHANGED)
         with workplace.repository("theta", "model.safetensors") as repository:
             repository.put(first)
             repository.run("git", "add", "model.safetensors")

@@ -38,7 +38,7 @@ class Scale:
 
 
 # 14 blocks of these widths are 98 tensors and 705 MB; the file for memory has 3 GB, a third of it in one tensor.
-FULL = Scale("full", {"F32": 1024, "BF16": 1448}, 1728, 150_000, 20_000, 300, 1000, 40, 4, 3, 24 * 2**30)
+FULL = Scale("full", {"F32": 1024, "BF16": 1448}, 1728, 150_000, 20_000, 300, 1000, 40, 4, 3, 32 * 2**30)
 QUICK = Scale("quick", {"F32": 128, "BF16": 192}, 192, 20_000, 2_000, 30, 50, 2, 1, 1, 3 * 2**30)
 
 
@@ -76,7 +76,7 @@ class Workplace:
         shapes = models.transformer(14, self.scale.widths[dtype])
         stem = f"{dtype.lower()}-{self.scale.name}"
         first = self.make(f"{stem}-1.safetensors", lambda path: models.make_synthetic(path, shapes, dtype))
-        second = self.make(f"{stem}-2.safetensors", lambda path: models.change_tensor(first, path, CHANGED))
+        second = self.make(f"{stem}-2.safetensors", lambda path: models.change_tensors(first, path, CHANGED))
         if suffix == "pt":
             first, second = self._as_pt(first), self._as_pt(second)
         return first, second
