@@ -87,6 +87,7 @@ _CHATTER = (
     'Remote "',
 )
 """How lines of git-lfs begin that do not say what went wrong."""
+_GRACE_S = 0.5
 _running: set[subprocess.Popen[bytes]] = set()
 
 
@@ -306,13 +307,26 @@ def _call(
     ) as process:
         _running.add(process)
         try:
-            stdout, stderr = process.communicate(stdin)
+            stdout, stderr = _communicated(process, stdin)
         except BaseException:
             process.kill()
             raise
         finally:
             _running.discard(process)
     return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+
+
+def _communicated(process: subprocess.Popen[bytes], stdin: bytes) -> tuple[bytes, bytes]:
+    """What a process prints until it ends; what it leaves behind, which holds its pipes, is not waited for."""
+    given: bytes | None = stdin
+    while True:
+        has_ended = process.poll() is not None
+        try:
+            return process.communicate(given, timeout=_GRACE_S)
+        except subprocess.TimeoutExpired as waited:
+            if has_ended:  # a Git that is stopped before it knows its child does not stop that
+                return waited.stdout or b"", waited.stderr or b""
+            given = None
 
 
 def _reason(stderr: bytes, code: int) -> str:
