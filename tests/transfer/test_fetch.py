@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -128,6 +129,23 @@ def test_what_git_no_longer_waits_for_is_left_alone(online: Site, server: Faulty
         assert client.close() == 0
     assert list((tmp_path / "tmp").iterdir()) == []
     server.released.set()
+
+
+@linux_only
+def test_what_git_lfs_leaves_behind_is_not_waited_for(published: Site, tmp_path: Path) -> None:
+    daemon = '#!/bin/sh\n[ $1 != fetch ] || sleep 600 & echo $! >> {log}\nexec {real} "$@"\n'
+    script = daemon.format(log=tmp_path / "pids", real=shutil.which("git-lfs"))
+    path = fronted(tmp_path / "bin", git_lfs=script)
+    clone = published.clone("clone", "--no-checkout")
+    (tmp_path / "tmp").mkdir()
+    clone.git("checkout", "--quiet", "main", PATH=path, TMPDIR=str(tmp_path / "tmp"))
+    assert (clone.read(A), clone.read(B)) == (model(0), model(100))
+    assert list((tmp_path / "tmp").iterdir()) == []
+    left = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    assert left
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
