@@ -139,7 +139,8 @@ def read_tensors(path: Path) -> list[Tensor]:
 
 def change_tensors(source: Path, target: Path, *names: str) -> int:
     """Write `source` with some tensors trained on, every element of them, to `target`; returns their bytes."""
-    tensors = [tensor for tensor in read_tensors(source) if tensor.name in names]
+    found = {tensor.name: tensor for tensor in read_tensors(source)}
+    tensors = [found[name] for name in names]
     numbers = np.random.default_rng(7)
     shutil.copyfile(source, target)
     with target.open("r+b") as file:
