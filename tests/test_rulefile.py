@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from git_theta import rulefile
 from git_theta.errors import ConfigError
 from git_theta.merges.base import FLOAT, INTEGER
-from git_theta.rulefile import MAX_FILE_BYTES, MAX_RULES, FileRule, parse
-from git_theta.rules import FILE_NAME, Rule, Rules
+from git_theta.rulefile import MAX_RULES, FileRule, parse
+from git_theta.rules import FILE_NAME, MAX_FILE_BYTES, Rule, Rules
 
 LAW = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 

@@ -22,7 +22,7 @@ from git_theta import jsontext, plugins
 from git_theta.errors import ConfigError
 from git_theta.git import Repository
 from git_theta.names import shown, shown_path
-from git_theta.rules import FILE_NAME, Rule, Rules
+from git_theta.rules import FILE_NAME, MAX_FILE_BYTES, Rule, Rules
 
 if TYPE_CHECKING:
     from git_theta.rulefile import FileRule
@@ -66,7 +66,12 @@ def read(
         *_of_text(STRATEGY_VARIABLE, environ.get(STRATEGY_VARIABLE, "")),
         *_of_config(config),
     )
-    filed = _of_file(repository)
+    text = _file(repository)
+    filed: Sequence[FileRule] = ()
+    if text is not None:
+        from git_theta import rulefile  # YAML is for those who have such a file
+
+        filed = rulefile.parse(text)
     attributes = repository.attributes(paths, ATTRIBUTE) if paths else {}
     found = {}
     for path in paths:
@@ -181,31 +186,21 @@ def _options(text: str) -> dict[str, object]:
     return given
 
 
-def _of_file(repository: Repository) -> "Sequence[FileRule]":
-    """The rules of `.theta-merge.yaml`: the worktree's, or HEAD's where it has no such regular file."""
-    text = _lying(repository.worktree / FILE_NAME) if repository.worktree is not None else None
-    oid = repository.blob_at("HEAD", FILE_NAME.encode()) if text is None else None
-    if text is None and oid is None:
-        return ()
-    from git_theta import rulefile  # YAML is for those who have such a file
-
-    if oid is not None:
-        limit = rulefile.MAX_FILE_BYTES
-        text = repository.blobs([oid], limit).get(oid)
-        if text is None:
-            raise ConfigError(f"HEAD:{FILE_NAME}: it is not here, or has more than {limit} bytes; commit another")
-    return rulefile.parse(text or b"")
-
-
-def _lying(place: Path) -> bytes | None:
-    """The content of a regular file, or the start of a long one; None where there is none."""
-    with suppress(FileNotFoundError):
-        if stat.S_ISREG(place.lstat().st_mode):
-            from git_theta.rulefile import MAX_FILE_BYTES
-
-            with place.open("rb") as file:
-                return file.read(MAX_FILE_BYTES + 1)
-    return None
+def _file(repository: Repository) -> bytes | None:
+    """The text of `.theta-merge.yaml`: the worktree's, or HEAD's where it has no such regular file; None without."""
+    if repository.worktree is not None:
+        place = repository.worktree / FILE_NAME
+        with suppress(FileNotFoundError):
+            if stat.S_ISREG(place.lstat().st_mode):
+                with place.open("rb") as file:
+                    return file.read(MAX_FILE_BYTES + 1)
+    oid = repository.blob_at("HEAD", FILE_NAME.encode())
+    if oid is None:
+        return None
+    content = repository.blobs([oid], MAX_FILE_BYTES).get(oid)
+    if content is None:
+        raise ConfigError(f"HEAD:{FILE_NAME}: it is not here, or has more than {MAX_FILE_BYTES} bytes; commit another")
+    return content
 
 
 def _placed(rule: Rule, repository: Repository, where: str) -> Rule:

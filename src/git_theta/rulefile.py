@@ -19,11 +19,10 @@ from git_theta import plugins
 from git_theta.errors import ConfigError
 from git_theta.merges.base import Merge, read_options
 from git_theta.names import shown
-from git_theta.rules import FILE_NAME, Rule, Rules
+from git_theta.rules import FILE_NAME, MAX_FILE_BYTES, Rule, Rules
 
-__all__ = ["MAX_FILE_BYTES", "MAX_RULES", "FileRule", "parse"]
+__all__ = ["MAX_RULES", "FileRule", "parse"]
 
-MAX_FILE_BYTES = 2**20
 MAX_RULES = 1000
 """No more patterns of parameters than this, however they are spread over the rules."""
 

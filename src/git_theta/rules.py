@@ -14,9 +14,10 @@ from git_theta.errors import ConfigError
 from git_theta.merges.base import BOOLEAN, FLOAT, INTEGER, Merge, Options, Sided, read_options
 from git_theta.names import shown
 
-__all__ = ["COPIES", "FILE_NAME", "MAX_PATTERN_LENGTH", "SKELETON", "Rule", "Rules"]
+__all__ = ["COPIES", "FILE_NAME", "MAX_FILE_BYTES", "MAX_PATTERN_LENGTH", "SKELETON", "Rule", "Rules"]
 
 FILE_NAME = ".theta-merge.yaml"
+MAX_FILE_BYTES = 2**20
 """The file at the top of a repository that has rules (`rulefile`)."""
 
 COPIES = ("ours", "theirs", "base")

@@ -181,7 +181,6 @@ def _decode_frames(payload: Source, size: int) -> Iterator[memoryview]:
 
 
 def _decode_frame(cursor: Cursor, length: int, word: int, rotated: bool, planes: int) -> memoryview:
-
     count = length // word
     words: Words | None = None
     fields = cursor.take(FIELD.size * planes)
