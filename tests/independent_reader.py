@@ -74,11 +74,15 @@ def value(size: int, record: dict[str, Any], objects: Path) -> bytes:
     for index, (update, pieces, *more) in enumerate(record["store"]):
         extras = more[0] if more else {}
         bases = [values[base] for base in extras.get("bases", [index - 1] if index else [])]
-        if len(bases) != (update != "dense"):
+        if len(bases) != {"dense": 0, "average": 2}.get(update, 1):
             raise ValueError("bases")
         length = size_of(record | extras) if {"dtype", "shape"} & extras.keys() else size
         payload = b"".join(run(objects, *piece) for piece in pieces)
-        values.append(UPDATES[update](payload, length, *bases))
+        if update == "average":
+            first, second = bases
+            values.append(average(payload, length, first, second, extras.get("dtype", record["dtype"])))
+        else:
+            values.append(UPDATES[update](payload, length, *bases))
     data = values[-1]
     if len(data) != size or blake3(data).hexdigest() != record["digest"]:
         raise ValueError("digest")
@@ -272,6 +276,20 @@ def ia3(payload: bytes, size: int, base: bytes) -> bytes:
     wide = 3 if 3 in (kind, other) else 2
     made = [rounded(number * multipliers[index // inner % count], wide) for index, number in enumerate(old)]
     return delta(payload[at:], size, prediction(made, kind, base, size))
+
+
+def average(payload: bytes, size: int, first: bytes, second: bytes, dtype: str) -> bytes:
+    """The value of an average payload."""
+    kind = [name for name, *_ in FLOATS].index(dtype)
+    if not len(first) == len(second) == size:
+        raise ValueError("size of a base")
+    wide = max(kind, 2)
+    left, right = (rounded(weight, wide) for weight in (struct.unpack("<dd", payload) if payload else (0.5, 0.5)))
+    made = [
+        one if one == other != 0 else rounded(rounded(one * left, wide) + rounded(other * right, wide), wide)
+        for one, other in zip(numbers(first, kind), numbers(second, kind), strict=True)
+    ]
+    return prediction(made, kind, first, size)
 
 
 def width_of(kind: int) -> int:

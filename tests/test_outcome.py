@@ -14,6 +14,7 @@ import safetensors.numpy
 import torch
 
 from git_theta import manyway, outcome
+from git_theta.config import Settings
 from git_theta.depot import Depot
 from git_theta.errors import DamagedObjectError, MissingObjectError
 from git_theta.outcome import Outcome, Versions
@@ -380,10 +381,97 @@ def test_the_same_merge_gives_the_same_text(depot: Depot) -> None:
     assert made[0] == made[1]
 
 
-def test_a_merged_value_is_stored_as_an_update(depot: Depot) -> None:
-    step = np.random.default_rng(1).standard_normal((2, *LARGE.shape)).astype("<f4") * np.float32(1e-5)
-    made, _ = merged(SAFETENSORS, depot, BASE, {**BASE, "a": LARGE + step[0]}, {**BASE, "a": LARGE + step[1]})
-    assert [one.update for one in made.manifest.parameters["a"].store] == ["dense", "delta"]
+STEP = np.random.default_rng(1).standard_normal((2, *LARGE.shape)).astype("<f4") * np.float32(1e-5)
+TUNED: Arrays = {**BASE, "a": LARGE + STEP[0]}
+TUNED_TOO: Arrays = {**BASE, "a": LARGE + STEP[1]}
+
+
+def updates(made: Outcome) -> list[tuple[str, tuple[int, ...]]]:
+    """The steps of the large value."""
+    return [(step.update, step.bases) for step in made.manifest.parameters["a"].store]
+
+
+def test_a_mean_is_stored_as_its_recipe(depot: Depot, tmp_path: Path) -> None:
+    """Nothing is stored for it but the manifest's layout, which is that of the sides."""
+    base, ours, theirs = (SAFETENSORS.save(arrays) for arrays in (BASE, TUNED, TUNED_TOO))
+    before: set[str] = set()
+    for content in (ours, theirs):
+        take(content, depot, [take(base, depot)])
+        before |= objects(tmp_path / "theta").keys()
+    made = outcome_of(depot, base, ours, theirs)
+    assert updates(made) == [("dense", ()), ("delta", (0,)), ("delta", (0,)), ("average", (1, 2))]
+    assert objects(tmp_path / "theta").keys() == before
+    found = SAFETENSORS.load(content_of(made.manifest, depot))
+    assert_same(found, {**BASE, "a": TUNED["a"] * np.float32(0.5) + TUNED_TOO["a"] * np.float32(0.5)})
+    record = made.manifest.parameters["a"]
+    assert record.store in depot.catalogue.find(record.digest, record.dtype, record.shape)
+
+
+def test_weights_are_part_of_a_recipe(depot: Depot) -> None:
+    rules = (Rule("*", "average", {"weights": (1.0, 3.0)}),)
+    made, found = merged(SAFETENSORS, depot, BASE, TUNED, TUNED_TOO, *rules)
+    assert_same(found, {**BASE, "a": TUNED["a"] * np.float32(0.25) + TUNED_TOO["a"] * np.float32(0.75)})
+    last = made.manifest.parameters["a"].store[-1]
+    assert (last.update, last.size) == ("average", 16)
+
+
+def test_a_recipe_of_recipes_and_what_is_trained_on_it(depot: Depot) -> None:
+    small = STEP / 64
+    first, _ = merged(SAFETENSORS, depot, BASE, {**BASE, "a": LARGE + small[0]}, {**BASE, "a": LARGE + small[1]})
+    version, mean = first.manifest, SAFETENSORS.load(content_of(first.manifest, depot))["a"]
+    assert updates(first) == [("dense", ()), ("delta", (0,)), ("delta", (0,)), ("average", (1, 2))]
+    for recipe in (True, False):  # a third one would make the chain too long, and is stored as a difference, or whole
+        texts = [SAFETENSORS.save({**BASE, "a": mean + step}) for step in small]
+        ours, theirs = (take(text, depot, [version]) for text in texts)
+        made = outcome.apply(plan(version, ours, theirs), Versions(version, ours, theirs), Rules(), depot)
+        if recipe:
+            assert updates(made)[4:] == [("delta", (3,)), ("delta", (3,)), ("average", (4, 5))]
+        assert (updates(made)[-1][0] == "average") == recipe
+        mean = (mean + small[0]) * np.float32(0.5) + (mean + small[1]) * np.float32(0.5)
+        assert_same(SAFETENSORS.load(content_of(made.manifest, depot)), {**BASE, "a": mean})
+        version = made.manifest
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        (Settings(updates=("delta",)), ["dense", "delta"]),
+        (Settings(updates=("dense",)), ["dense"]),
+        (Settings(compression="none"), ["dense"]),
+    ],
+)
+def test_no_recipe_is_written_where_the_settings_want_none(
+    tmp_path: Path, settings: Settings, wanted: list[str]
+) -> None:
+    with opened(tmp_path, settings) as depot:
+        made, found = merged(SAFETENSORS, depot, BASE, TUNED, TUNED_TOO)
+        assert [update for update, _ in updates(made)] == wanted
+        assert_same(found, {**BASE, "a": TUNED["a"] * np.float32(0.5) + TUNED_TOO["a"] * np.float32(0.5)})
+
+
+@pytest.mark.parametrize("strategy", ["task-arithmetic", "slerp"])
+def test_what_is_no_mean_is_stored_as_a_difference(depot: Depot, strategy: str) -> None:
+    made, _ = merged(SAFETENSORS, depot, BASE, TUNED, TUNED_TOO, Rule("*", strategy))
+    assert updates(made) == [("dense", ()), ("delta", (0,))]
+
+
+def test_sides_that_are_stored_whole_have_a_recipe(depot: Depot) -> None:
+    numbers = np.random.default_rng(3)
+    base, ours, theirs = (numbers.standard_normal((200, 300)).astype("<f4") for _ in range(3))
+    made, found = merged(SAFETENSORS, depot, {"a": base}, {"a": ours}, {"a": theirs})
+    assert [update for update, _ in updates(made)] == ["dense", "dense", "average"]
+    assert_same(found, {"a": ours * np.float32(0.5) + theirs * np.float32(0.5)})
+
+
+def test_a_mean_that_is_not_finite_is_a_conflict(depot: Depot) -> None:
+    base, ours, theirs = (np.full(100_000, value, "<f2") for value in (1, 3e4, 6e4))
+    made, found = merged(SAFETENSORS, depot, {"a": base}, {"a": ours}, {"a": theirs})
+    assert made.conflicts == ()
+    assert found["a"][0] == 45_000
+    theirs[7] = np.inf
+    made, found = merged(SAFETENSORS, depot, {"a": base}, {"a": ours}, {"a": theirs})
+    assert [one.reason for one in made.conflicts] == ["theirs has NaN or infinite values; take a side"]
+    assert_same(found, {"a": ours})
 
 
 @pytest.mark.parametrize("megabytes", [15, 17], ids=["in memory", "through a file"])
@@ -407,6 +495,13 @@ def test_large_values_are_merged_whatever_they_build_on(depot: Depot, megabytes:
     made = outcome.apply(plan(old, mine, other), Versions(old, mine, other), Rules(), depot)
     found = SAFETENSORS.load(content_of(made.manifest, depot))
     assert_same(found, {"a": (later + theirs) * np.float32(0.5)})
+    made_of = ["dense", "delta", "delta", "delta", "average"]
+    assert [one.update for one in made.manifest.parameters["a"].store] == made_of
+    # As a difference from the base, by a strategy that makes the same of it.
+    rules = Rules((Rule("*", "task-arithmetic", {"weights": (0.5, 0.5)}),))
+    made = outcome.apply(plan(old, mine, other, rules), Versions(old, mine, other), rules, depot)
+    found = SAFETENSORS.load(content_of(made.manifest, depot))
+    assert np.allclose(found["a"], (later + theirs) * np.float32(0.5), rtol=0, atol=1e-8)
     assert [one.update for one in made.manifest.parameters["a"].store] == ["dense", "delta"]
 
 

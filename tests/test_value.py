@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from git_theta import value
+from git_theta import recipe, value
 from git_theta.choice import store_update
 from git_theta.depot import Depot
 from git_theta.errors import ChangedError, DamagedObjectError, ManifestError, MissingObjectError
@@ -21,7 +21,8 @@ from git_theta.manifest import Piece, Record, Step
 from git_theta.source import BytesSource
 from git_theta.store import PayloadReader
 from git_theta.updates.dense import DENSE
-from git_theta.updates.stream import Memo
+from git_theta.updates.sparse import SPARSE
+from git_theta.updates.stream import Memo, Stream
 from git_theta.value import BUFFERED_BYTES, Shared, SourceValue
 from tests.checkpoints import brain_weights, changed, leftovers, noise, objects, opened, put, record, trained, weights
 
@@ -315,6 +316,73 @@ def test_values_are_read_side_by_side(depot: Depot, monkeypatch: pytest.MonkeyPa
     assert held < 24 * MIB  # some runs of 2 MiB and what they are decoded of; not the value of 20 as well
     assert found == [*news, old]
     assert opened == {one.store[-1].pieces[0].oid: 1 for one in (*made, base)}
+
+
+def mean_of(depot: Depot, *sides: Record) -> Record:
+    """The record of the mean of two values, as its recipe."""
+    steps = recipe.mean(sides, (0.5, 0.5), depot)
+    assert steps is not None
+    ours, theirs = (np.frombuffer(_bytes(side, depot), "<f4") for side in sides)
+    mean = (ours * np.float32(0.5) + theirs * np.float32(0.5)).tobytes()
+    return Record("F32", sides[0].shape, len(mean), blake3(mean).hexdigest(), steps)
+
+
+def tuned(depot: Depot, base: Record, *seeds: int) -> list[Record]:
+    """Values that were trained from one, each stored as an update of it."""
+    old = _bytes(base, depot)
+    made = []
+    for seed in seeds:
+        new = trained(old, seed, 1e-7)
+        steps = store_update(_value(new), blake3(new).hexdigest(), base, depot)
+        assert steps is not None
+        made.append(Record("F32", base.shape, len(new), blake3(new).hexdigest(), steps))
+    return made
+
+
+def test_what_several_steps_build_on_is_decoded_once(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = record(depot, weights(3 * MIB), dtype="F32", shape=(3 * MIB,))
+    mean = mean_of(depot, *tuned(depot, base, 1, 2))
+    opened: Counter[str] = Counter()
+    reader = depot.store.reader
+
+    def counted(pieces: Sequence[Piece]) -> PayloadReader:
+        opened.update(piece.oid for piece in pieces)
+        return reader(pieces)
+
+    monkeypatch.setattr(depot.store, "reader", counted)
+    assert blake3(_bytes(mean, depot)).hexdigest() == mean.digest
+    assert opened == Counter(piece.oid for step in mean.store for piece in step.pieces)
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize("short", [1, 2])
+def test_what_several_steps_build_on_is_not_kept_for_one_that_stopped(depot: Depot, short: int) -> None:
+    """A manifest may have one of them take a few bytes of a value, and the other all of it."""
+    old = weights(16 * MIB)
+    base = record(depot, old, dtype="F32", shape=(16 * MIB,))
+    sides = tuned(depot, base, 1, 2)
+    payload = SPARSE.encode(_value(old[:8]), [Stream("F32", (2,), 8, iter([old[:8]]))])
+    assert payload is not None
+    cut = Step("sparse", put(depot, b"".join(payload)), (0,), shape=(2,))
+    grown = Step("delta", sides[1].store[1].pieces, (1,))
+    steps = [base.store[0], cut, grown, replace(sides[0].store[1], bases=(0,))]
+    # The value of the cut step has two elements, and zeros behind them.
+    ends = (2, 3) if short == 1 else (3, 2)
+    made = Record("F32", (16 * MIB,), len(old), "0" * 64, (*steps, Step("average", (), ends)))
+    tracemalloc.start()
+    size = 0
+
+    def read() -> None:
+        nonlocal size
+        for run in value.runs(made, depot.store):
+            size += len(run)
+
+    with pytest.raises(DamagedObjectError, match="the manifest is wrong"):
+        read()
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size == len(old)
+    assert held < 56 * MIB  # 32 of them for the one that stopped; the value has 64
 
 
 def test_a_record_that_builds_on_a_value_without_end_is_refused_at_once(depot: Depot) -> None:

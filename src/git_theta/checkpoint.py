@@ -253,6 +253,19 @@ class Intake:
         kept = self._keep(value, origin)
         return kept.digest, kept.steps
 
+    def find(self, value: Record) -> tuple[Step, ...]:
+        """Steps that this machine vouches for and holds the objects of, a known manifest's if possible; or none.
+
+        Those of the record itself are not looked at. Where the catalogue is new, nobody vouches for a known manifest:
+        its steps must be seen to rebuild the value.
+        """
+        key = value.digest, value.dtype, value.shape
+        vouched = self._depot.catalogue.find(*key)
+        known = self._preferred.get(key, ())
+        if known and self._holds(known) and (known in vouched or self._rebuilds(replace(value, store=known))):
+            return known
+        return next((steps for steps in vouched if self._holds(steps)), ())
+
     def _keep_batch(self, values: Sequence[tuple[SourceValue, Origin]]) -> list[_Kept]:
         kept = [self._keep(value, origin) for value, origin in values]
         self._progress(sum(value.size for value, _ in values))
@@ -261,7 +274,8 @@ class Intake:
     def _keep(self, value: SourceValue | HeldValue, origin: Origin) -> _Kept:
         digest, held = digest_of(value)
         unchanged = origin.base is not None and origin.base.digest == digest
-        steps = self._find(digest, value) if origin.supplied is None or unchanged else ()
+        found = origin.supplied is None or unchanged
+        steps = self.find(Record(value.dtype, value.shape, value.size, digest, ())) if found else ()
         if steps:
             return _Kept(digest, steps)
         if value.size < SMALL_BYTES and isinstance(held, HeldValue):
@@ -302,17 +316,6 @@ class Intake:
             raise MissingObjectError(f"{what}: the version before is not on this machine; run: git theta fetch")
         return False
 
-    def _find(self, digest: str, value: SourceValue | HeldValue) -> tuple[Step, ...]:
-        """Steps that this machine vouches for and holds the objects of, a known manifest's if possible; or none.
-
-        Where the catalogue is new, nobody vouches for a known manifest: its steps must be seen to rebuild the value.
-        """
-        vouched = self._depot.catalogue.find(digest, value.dtype, value.shape)
-        preferred = self._preferred.get((digest, value.dtype, value.shape), ())
-        if preferred and self._holds(preferred) and (preferred in vouched or self._rebuilds(preferred, digest, value)):
-            return preferred
-        return next((steps for steps in vouched if self._holds(steps)), ())
-
     def _holds(self, steps: Sequence[Step]) -> bool:
         """Whether all objects of these steps are here."""
         for piece in (piece for step in steps for piece in step.pieces):
@@ -322,10 +325,10 @@ class Intake:
                 self._here[piece.oid] = self._depot.store.has(piece.oid, piece.size)
         return all(self._here[piece.oid] for step in steps for piece in step.pieces)
 
-    def _rebuilds(self, steps: tuple[Step, ...], digest: str, value: SourceValue | HeldValue) -> bool:
-        """Whether these steps give the value, as a look at every byte of its objects tells."""
+    def _rebuilds(self, record: Record) -> bool:
+        """Whether a record's steps give its value, as a look at every byte of its objects tells."""
         try:
-            for _run in runs(Record(value.dtype, value.shape, value.size, digest, steps), self._depot.store):
+            for _run in runs(record, self._depot.store):
                 pass
         except (DataError, ManifestError, RepositoryError):
             return False

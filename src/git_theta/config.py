@@ -50,7 +50,7 @@ class Settings:
     smudge_limit_bytes: int = 0
     fsync: bool = False
     sharing: Sharing = Sharing()
-    updates: tuple[str, ...] = ("cast", "sparse", "delta")
+    updates: tuple[str, ...] = ("cast", "sparse", "delta", "average")
     detect_low_rank: bool = False
     merge_device: str = ""
     diff_stats_bytes: int = DIFF_STATS_BYTES

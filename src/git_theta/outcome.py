@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from git_theta import checkpoint, gaps, placement, plugins, value
+from git_theta import checkpoint, gaps, placement, plugins, recipe, value
 from git_theta.arbiter import Arbiter
 from git_theta.checkpoint import SMALL_BYTES, Intake, Origin
 from git_theta.depot import Depot, spooled
@@ -27,6 +27,8 @@ from git_theta.rules import SKELETON, Rules
 from git_theta.source import BytesSource
 from git_theta.tensor import DTYPES, Tensor, View, nbytes
 from git_theta.threeway import Action, Case, Decision, Plan
+from git_theta.updates import floats
+from git_theta.updates.average import AVERAGE
 from git_theta.updates.stream import Stream
 from git_theta.value import BUFFERED_BYTES, HeldValue, Shared, SourceValue
 
@@ -37,6 +39,7 @@ _CHUNK_BYTES = 2 * 2**20
 _UNKNOWN = "0" * 64
 
 Runs = Iterator[bytes | memoryview]
+_Kept = tuple[str, tuple[Step, ...]]
 Files = Callable[[str, str], Tensor | None]
 """Gives the tensor that a further file, by its path, has for a parameter; None where it has none."""
 
@@ -212,25 +215,53 @@ def _size(one: Decision) -> int:
 
 def _keep_large(work: _Work, intake: Intake, one: Decision) -> Record | str:
     """The record of a merged value, which is stored; why there is none."""
-    size = _size(one)
     closest = _closest(one, work.versions)
     with naming(f"parameter '{shown(one.name)}'"):
-        base = None
-        with suppress(DataError, ManifestError, RepositoryError):  # whoever needs it says so
-            base = value.shared(closest, work.depot.store)
-        origin = Origin(one.name, closest, shared=base)
-        base = base or _in_step(work, one, closest)
-        try:
-            if size <= BUFFERED_BYTES:
-                data = value.filled(value.room(size), _merged(work, one, base))
-                kept = intake.keep_large(HeldValue(data, one.dtype, one.shape), origin)
-            else:
-                with spooled(work.depot, _merged(work, one, base), ()) as source:
-                    kept = intake.keep_large(SourceValue(source, 0, size, one.dtype, one.shape), origin)
-        except ConflictError as error:
-            return str(error)
-    work.progress(size)
-    return _made(work.versions, one, *kept)
+        kept = _keep_recipe(work, intake, one, closest) or _keep_value(work, intake, one, closest)
+    work.progress(_size(one))
+    return kept if isinstance(kept, str) else _made(work.versions, one, *kept)
+
+
+def _keep_recipe(work: _Work, intake: Intake, one: Decision, closest: Record) -> _Kept | None:
+    """The digest and the steps of a mean of two sides, stored as its recipe; None where it is none, or not finite."""
+    _, sides = _inputs(one, work.versions)
+    if one.strategy != AVERAGE.name or work.backend is not None or any(side.dtype != one.dtype for side in sides):
+        return None
+    steps = recipe.mean(sides, Options(one.options).shares(len(sides)), work.depot)
+    if steps is None:
+        return None
+    from blake3 import blake3
+
+    hasher = blake3()
+    known = _in_step(work, one, closest)
+    streams = [_stream(work, side, known) for side in sides]
+    with work.depot.store.reader(steps[-1].pieces) as payload:
+        for run in AVERAGE.decode(payload, sides[0].size, streams):
+            if not floats.are_finite(run, one.dtype):
+                return None
+            hasher.update(run)
+    for stream in streams:
+        stream.finish()
+    made = _made(work.versions, one, hasher.hexdigest())
+    return made.digest, intake.find(made) or steps
+
+
+def _keep_value(work: _Work, intake: Intake, one: Decision, closest: Record) -> _Kept | str:
+    """The digest and the steps of a merged value, which is stored; why there is none."""
+    size = _size(one)
+    base = None
+    with suppress(DataError, ManifestError, RepositoryError):  # whoever needs it says so
+        base = value.shared(closest, work.depot.store)
+    origin = Origin(one.name, closest, shared=base)
+    base = base or _in_step(work, one, closest)
+    try:
+        if size <= BUFFERED_BYTES:
+            data = value.filled(value.room(size), _merged(work, one, base))
+            return intake.keep_large(HeldValue(data, one.dtype, one.shape), origin)
+        with spooled(work.depot, _merged(work, one, base), ()) as source:
+            return intake.keep_large(SourceValue(source, 0, size, one.dtype, one.shape), origin)
+    except ConflictError as error:
+        return str(error)
 
 
 def _in_step(work: _Work, one: Decision, closest: Record) -> Shared | None:

@@ -114,7 +114,7 @@ def _built_in_update(name: str) -> Update | None:
     return cast(Update, getattr(import_module(f"git_theta.updates.{word}"), word.upper()))
 
 
-_BUILT_IN_UPDATES = frozenset({"dense", "delta", "sparse", "cast", "low-rank", "ia3"})
+_BUILT_IN_UPDATES = frozenset({"dense", "delta", "sparse", "cast", "low-rank", "ia3", "average"})
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from git_theta.merges.arrays import Backend
 from git_theta.merges.base import Sided
 from git_theta.names import shown, shown_path
 from git_theta.outcome import Outcome, Versions
+from git_theta.overrides import Overrides, attribute_files
 from git_theta.rules import MAX_PATTERN_LENGTH, SKELETON, Rule, Rules
 from git_theta.tensor import Tensor
 from git_theta.threeway import Action, Case, Decision, Plan
@@ -51,24 +52,26 @@ class Merger:
 
     repository: Repository
     depot: Depot
+    overrides: Overrides
     backend: Backend | None = None
 
     def merge(
-        self, versions: Versions, rules: Rules, progress: Callable[[int], None] = lambda size_bytes: None
+        self, path: bytes, versions: Versions, rules: Rules, progress: Callable[[int], None] = lambda size_bytes: None
     ) -> Outcome:
-        """The merged checkpoint; what it takes is fetched first, in one call.
+        """The merged checkpoint, stored as the settings for its path want it; what it takes is fetched first, at once.
 
         Raises as `transfer.fetch` and `outcome.apply` do, with nothing changed but the store.
         """
         made = plan(versions, rules)
+        depot = replace(self.depot, settings=self.overrides.at(path, attribute_files(path)))
         with _Files() as files:
             files.open(made)
-            if missing := self.depot.store.missing(outcome.needed(made, versions)):
+            if missing := depot.store.missing(outcome.needed(made, versions)):
                 from git_theta import transfer
 
-                transfer.fetch(self.repository, missing, self.depot.store)
+                transfer.fetch(self.repository, missing, depot.store)
             return outcome.apply(
-                made, versions, rules, self.depot, backend=self.backend, files=files.read, progress=progress
+                made, versions, rules, depot, backend=self.backend, files=files.read, progress=progress
             )
 
 

@@ -107,7 +107,7 @@ def settle(
 
     Raises ChangedError where something else lies there, with nothing written.
     """
-    made = merger.merge(conflict.versions, conflict.all_rules, progress)
+    made = merger.merge(conflict.path, conflict.versions, conflict.all_rules, progress)
     put(merger, conflict, made, before)
     return made
 

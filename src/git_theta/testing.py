@@ -222,7 +222,7 @@ class UpdateTests:
             assert payload is not None
             numbers = random.Random(len(payload))  # noqa: S311 - the same corruptions in each run
             damaged = [payload[:size] for size in _cuts(len(payload))]
-            damaged += [_corrupt(payload, numbers) for _ in range(self.corruptions)]
+            damaged += [_corrupt(payload or b"\0", numbers) for _ in range(self.corruptions)]
             tracemalloc.start()
             try:
                 for given in damaged:

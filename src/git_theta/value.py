@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUFFERED_BYTES",
+    "MAX_DECODED",
     "HeldValue",
     "Shared",
     "SourceValue",
+    "decoded_values",
     "digest_of",
     "encode_small",
     "filled",
@@ -39,8 +41,12 @@ __all__ = [
 ]
 
 BUFFERED_BYTES = 16 * 2**20
-_MAX_DECODED = 64
+MAX_DECODED = 64
+"""Values that are decoded for one record at most."""
+_BEHIND_BYTES = 32 * 2**20
 _local = threading.local()
+
+_Given = Callable[[], Iterator[bytes | memoryview]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +136,8 @@ class Shared:
         return record.store[: index + 1] == self.record.store and _kind(record, record.store[index])[:2] == own
 
     def readers(self, record: Record) -> int:
-        """How often this value is read for a record's; 64 where that is more, which `runs` refuses."""
-        uses = [0] * (len(record.store) - 1) + [1]
-        found = 0
-        for index in reversed(range(len(uses))):
-            if uses[index] and self.is_step(record, index):
-                found += uses[index]
-                continue
-            for base in record.store[index].bases:
-                uses[base] += uses[index]
-        return min(found, _MAX_DECODED)
+        """How often this value is read for a record's."""
+        return sum(uses for index, uses in enumerate(_uses(record, self)) if self.is_step(record, index))
 
 
 def room(size: int) -> memoryview:
@@ -231,25 +229,11 @@ def shared(record: Record, store: Store) -> Shared | None:
 
 
 def side_by_side(record: Record, store: Store, readers: Sequence[Record]) -> Shared:
-    """A value of any size for the `runs` of other records, which are to be taken in step: what one of them has had and
-    others have not is kept in memory.
+    """A value of any size for the `runs` of other records, which are to be taken about in step: what one of them has
+    had and others have not is kept in memory, up to 32 MiB. Its own digest is not checked: theirs cover it.
     """
     made = Shared(record, lambda: iter(()), Memo())
-    given = runs(record, store)
-    waiting: list[deque[bytes | memoryview]] = [deque() for reader in readers for _ in range(made.readers(reader))]
-
-    def copy(own: deque[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        # itertools.tee keeps what all have had, too: up to 57 runs.
-        while True:
-            if not own:
-                if (run := next(given, None)) is None:
-                    return
-                for queue in waiting:
-                    queue.append(run)
-            yield own.popleft()
-
-    copies = [copy(own) for own in waiting]
-    return replace(made, given=copies.pop)
+    return replace(made, given=_together(lambda: _unchecked(record, store), sum(map(made.readers, readers))))
 
 
 def runs(record: Record, store: Store, base: Shared | None = None) -> Iterator[bytes | memoryview]:
@@ -260,23 +244,16 @@ def runs(record: Record, store: Store, base: Shared | None = None) -> Iterator[b
     true ones. Raises MissingObjectError, DamagedObjectError (which name the object), or ManifestError for an unknown
     update, be it in a step that this value does not need, or for one that is said to build on what it cannot.
     """
-    updates = [plugins.update(step.update) for step in record.store]
-    _check_bases(record.store, updates)
+    known = base is not None and base.is_step(record, len(record.store) - 1)
     hasher = _blake3()
     done = 0
     try:
-        with ExitStack() as readers:
-            last = len(record.store) - 1
-            if base is not None and base.is_step(record, last):
-                given = base.given()
-            else:
-                given = _decoded(record, last, updates, store, readers, base)
-            for run in given:
-                hasher.update(run)
-                done += len(run)
-                if done > record.size:
-                    raise DamagedObjectError(f"more than the {record.size} bytes of its value")
-                yield run
+        for run in base.given() if base is not None and known else _unchecked(record, store, base):
+            hasher.update(run)
+            done += len(run)
+            if done > record.size:
+                raise DamagedObjectError(f"more than the {record.size} bytes of its value")
+            yield run
         if done != record.size or hasher.hexdigest() != record.digest:
             raise DamagedObjectError("other bytes than its digest says")
     except DamagedObjectError as error:
@@ -286,29 +263,92 @@ def runs(record: Record, store: Store, base: Shared | None = None) -> Iterator[b
 
 def _check_bases(steps: Sequence[Step], updates: Sequence[Update]) -> None:
     """Raise ManifestError unless every step has as many bases as its update needs, and few are decoded in all."""
-    decoded: list[int] = []
     for step, update in zip(steps, updates, strict=True):
         if len(step.bases) != update.bases:
             what = f"{update.bases or 'no'} {'base' if update.bases == 1 else 'bases'}"
             raise ManifestError(f"update '{step.update}' builds on {what}, and is said to build on {list(step.bases)}")
-        decoded.append(1 + sum(decoded[base] for base in step.bases))
-    if decoded[-1] > _MAX_DECODED:
-        raise ManifestError(f"its value is made of {decoded[-1]} others, and at most {_MAX_DECODED} are read")
+    if (count := decoded_values(steps)) > MAX_DECODED:
+        raise ManifestError(f"its value is made of {count} others, and at most {MAX_DECODED} are read")
 
 
-def _decoded(
-    record: Record, index: int, updates: Sequence[Update], store: Store, readers: ExitStack, known: Shared | None
-) -> Iterator[bytes | memoryview]:
-    """The runs of a step's value; those of its bases are decoded as they are taken."""
+def decoded_values(steps: Sequence[Step]) -> int:
+    """How many values are decoded for the last of these steps, where one that several build on counts for each."""
+    counts: list[int] = []
+    for step in steps:
+        counts.append(1 + sum(counts[base] for base in step.bases))
+    return counts[-1]
+
+
+def _unchecked(record: Record, store: Store, known: Shared | None = None) -> Iterator[bytes | memoryview]:
+    """The runs of a record's value; those of its bases are decoded as they are taken, once for all who take them.
+
+    The digest is the caller's to check. `known` is as `base` in `runs`, and not the value itself.
+    """
+    updates = [plugins.update(step.update) for step in record.store]
+    _check_bases(record.store, updates)
+    uses = _uses(record, known)
+    shared: dict[int, tuple[_Given, Memo]] = {}
+
+    def made(index: int) -> Iterator[bytes | memoryview]:
+        step = record.store[index]
+        payload = readers.enter_context(store.reader(step.pieces))
+        return updates[index].decode(payload, _kind(record, step)[2], [stream(base) for base in step.bases])
 
     def stream(base: int) -> Stream:
         if known is not None and known.is_step(record, base):
             return known.stream()
-        return Stream(*_kind(record, record.store[base]), _decoded(record, base, updates, store, readers, known))
+        kind = _kind(record, record.store[base])
+        if uses[base] == 1:
+            return Stream(*kind, made(base))
+        if base not in shared:
+            shared[base] = _together(lambda: made(base), uses[base]), Memo()
+        given, memo = shared[base]
+        return Stream(*kind, given(), memo)
 
-    step = record.store[index]
-    payload = readers.enter_context(store.reader(step.pieces))
-    return updates[index].decode(payload, _kind(record, step)[2], [stream(base) for base in step.bases])
+    with ExitStack() as readers:
+        yield from made(len(record.store) - 1)
+
+
+def _uses(record: Record, known: Shared | None) -> list[int]:
+    """How often each step's value is taken where each is made once; the last one is taken by whoever asks for it."""
+    uses = [0] * (len(record.store) - 1) + [1]
+    for index in reversed(range(len(uses))):
+        if uses[index] and not (known and known.is_step(record, index)):
+            for base in record.store[index].bases:
+                uses[base] += 1
+    return uses
+
+
+def _together(make: _Given, count: int) -> _Given:
+    """The same runs for `count` readers that take them about in step: made once, and kept until all have had them.
+
+    They are made once more for one that falls too far behind, and for one beyond the count: memory does not grow with
+    what a manifest asks for.
+    """
+    given = make()
+    waiting: list[deque[bytes | memoryview] | None] = [deque() for _ in range(count)]
+    numbers = iter(range(count))
+
+    def copy(number: int) -> Iterator[bytes | memoryview]:
+        done = 0
+        while (own := waiting[number]) is not None:
+            if not own:
+                if (run := next(given, None)) is None:
+                    return
+                for other, queue in enumerate(waiting):
+                    if queue is not None:
+                        queue.append(run)
+                        if other != number and sum(map(len, queue)) > _BEHIND_BYTES:
+                            waiting[other] = None
+            done += 1
+            yield own.popleft()
+        yield from itertools.islice(make(), done, None)
+
+    def next_one() -> Iterator[bytes | memoryview]:
+        number = next(numbers, None)
+        return make() if number is None else copy(number)
+
+    return next_one
 
 
 def _kind(record: Record, step: Step) -> tuple[str, tuple[int, ...], int]:

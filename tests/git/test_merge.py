@@ -153,6 +153,33 @@ def test_the_merge_is_the_same_again(diverged: Repo) -> None:
     assert diverged.blob(NAME) == text
 
 
+@pytest.mark.parametrize(
+    ("attribute", "updates"),
+    [
+        ("", ["dense", "delta", "delta", "average"]),
+        ("theta-updates=delta", ["dense", "delta"]),
+        ("-theta-updates", None),
+    ],
+    ids=["recipe", "difference", "whole"],
+)
+def test_a_mean_is_stored_as_the_path_wants_it(repo: Repo, attribute: str, updates: list[str] | None) -> None:
+    step = np.random.default_rng(1).standard_normal((2, *LARGE.shape)).astype("<f4") * np.float32(1e-6)
+    ours, theirs = LARGE + step[0], LARGE + step[1]
+    branched(repo, content(), content(a__weight=ours), content(a__weight=theirs))
+    with (repo.path / ".gitattributes").open("a") as file:
+        file.write(f"*.safetensors {attribute}\n")
+    repo.git("commit", "--quiet", "-am", "attribute")
+    before = {path.name for path in repo.objects()}
+    repo.git("merge", "--quiet", "--no-edit", "other")
+    assert arrays(repo)["a.weight"].tobytes() == ((ours + theirs) * np.float32(0.5)).tobytes()
+    made = [step.update for step in manifest.parse(repo.blob(NAME)).parameters["a.weight"].store]
+    assert made == (updates or ["dense"])
+    added = [path for path in repo.objects() if path.name not in before]
+    assert len(added) == (0 if attribute == "" else 1)
+    (repo.path / NAME).touch()
+    assert repo.git("status", "--porcelain", "--untracked-files=no") == ""
+
+
 def test_criss_cross(diverged: Repo) -> None:
     diverged.git("branch", "mine")
     diverged.git("merge", "--quiet", "--no-edit", "other")

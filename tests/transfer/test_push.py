@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from git_theta import manifest
+from tests.checkpoints import safetensors, trained, weights
 from tests.repositories import Repo, model
 from tests.sites import POINTERS, A, B, Site, bare, stored
 from tests.transfer.conftest import use
@@ -140,6 +142,32 @@ def test_merge_commits(published: Site) -> None:
     assert (clone.read(A), clone.read(B)) == (model(12), model(13))
     clone.git("checkout", "--quiet", "main^1")
     assert clone.read(A) == model(0)
+
+
+def test_a_mean_that_is_a_recipe_brings_what_it_is_made_of(site: Site) -> None:
+    """A clone without the history of the sides has the objects of both, and pruning leaves them."""
+    repo, data = site.repo, weights(40_000)
+
+    def version(seed: int) -> bytes:
+        return safetensors({"a": ("F32", (40_000,), trained(data, seed, 1e-7) if seed else data)})
+
+    for branch, seed in (("main", 0), ("topic", 1), ("main", 2)):
+        repo.git("checkout", "--quiet", "-B" if seed == 1 else "--quiet", branch)
+        repo.write(A, version(seed))
+        repo.commit()
+    before = stored(repo)
+    repo.git("merge", "--quiet", "--no-edit", "topic")
+    merged = repo.read(A)
+    assert stored(repo) == before
+    assert [step.update for step in manifest.parse(repo.blob(A)).parameters["a"].store][-1] == "average"
+    repo.git("push", "origin", "main")
+    clone = site.clone("shallow", "--depth=1", "--no-local")
+    assert clone.read(A) == merged
+    clone.ok("prune")
+    (clone.path / A).unlink()
+    clone.git("checkout", "--", A)
+    assert clone.read(A) == merged
+    clone.ok("fsck")
 
 
 def test_several_remotes_each_get_all(published: Site) -> None:

@@ -242,7 +242,9 @@ def _merge_all(
     made: dict[bytes, bytes] = {}
     with merging.merger(place) as merger, output.progress(sum(one.file.versions.ours.size for one in plans)) as begin:
         for one in plans:
-            outcome = merger.merge(one.file.versions, one.rules, begin(f"merging {shown_path(one.file.path)}"))
+            outcome = merger.merge(
+                one.file.path, one.file.versions, one.rules, begin(f"merging {shown_path(one.file.path)}")
+            )
             if outcome.conflicts:
                 first = outcome.conflicts[0]
                 raise ConflictError(

@@ -60,12 +60,16 @@ def reindex(place: Place, paths: Sequence[bytes]) -> list[bytes]:
 @contextmanager
 def merger(place: Place) -> Iterator["Merger"]:
     """What merges checkpoints here."""
+    from git_theta.config import read_settings
     from git_theta.depot import open_depot
     from git_theta.merges.arrays import torch_backend
+    from git_theta.overrides import Overrides
     from git_theta.reconciliation import Merger
 
-    settings = place.settings()
+    config = place.repository.config(*SECTIONS)
+    settings = read_settings(config, os.environ)
+    overrides = Overrides(place.repository, settings, config, os.environ)
     depot = open_depot(place.repository.theta_dir, settings)
     with closing(depot.catalogue):
         backend = torch_backend(settings.merge_device) if settings.merge_device else None
-        yield Merger(place.repository, depot, backend)
+        yield Merger(place.repository, depot, overrides, backend)

@@ -144,7 +144,7 @@ def _session(place: Place, path: str) -> Iterator[_Session]:
         name = place.repository.path_of(path, place.cwd)
         conflict = settlement.find(place.repository, name, merging.rules(place, [name])[name])
         with output.progress(conflict.versions.ours.size) as begin:
-            made = merger.merge(conflict.versions, conflict.all_rules, begin(f"merging {shown_path(path)}"))
+            made = merger.merge(name, conflict.versions, conflict.all_rules, begin(f"merging {shown_path(path)}"))
         yield _Session(place, path, merger, conflict, made)
 
 

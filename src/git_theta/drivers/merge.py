@@ -85,6 +85,7 @@ def _merge(base: str, ours: str, theirs: str, path: str, *, of_bases: bool) -> i
     from git_theta.merges.arrays import torch_backend
     from git_theta.names import shown_path
     from git_theta.outcome import Versions
+    from git_theta.overrides import Overrides
 
     repository = discover()
     config = repository.config(*SECTIONS)
@@ -98,11 +99,13 @@ def _merge(base: str, ours: str, theirs: str, path: str, *, of_bases: bool) -> i
         if mine is None or other is None:
             raise InputError("one side is an empty file")
         versions = Versions(_read(Path(base), depot), mine, other)
-        merger = reconciliation.Merger(repository, depot, backend)
+        overrides = Overrides(repository, settings, config, os.environ)
+        merger = reconciliation.Merger(repository, depot, overrides, backend)
         with Meter(shown_path(path), versions.ours.size) as meter:
-            made = merger.merge(versions, rules, meter.add)
+            made = merger.merge(name, versions, rules, meter.add)
             if of_bases and made.conflicts:
-                made = merger.merge(versions, reconciliation.with_base(rules, made.conflicts), meter.add)
+                rules = reconciliation.with_base(rules, made.conflicts)
+                made = merger.merge(name, versions, rules, meter.add)
     with suppress(ThetaError):  # a merge does not fail for a warning
         for line in [] if of_bases else idle.warnings(repository, [(versions, rules)]):
             sys.stderr.write(f"git-theta: warning: {line}\n")

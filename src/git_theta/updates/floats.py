@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Numbers = np.ndarray[tuple[int, ...], np.dtype[np.floating]]
 
-__all__ = ["FLOATS", "bits", "converted", "values", "widest"]
+__all__ = ["FLOATS", "are_finite", "bits", "converted", "values", "widest"]
 
 FLOATS = ("F16", "BF16", "F32", "F64")
 """The dtypes that can be calculated with; their places here are their codes in payloads."""
@@ -32,6 +32,13 @@ def values(data: bytes | memoryview, source: str, target: str) -> "Numbers":
     """The numbers of dtype `source` as numbers of `target`, F32 or F64."""
     numbers: Numbers = converted(data, source, target).view(f"<f{DTYPES[target].word}")
     return numbers
+
+
+def are_finite(data: bytes | memoryview, dtype: str) -> bool:
+    """Whether none of the values is NaN or infinite."""
+    import numpy as np
+
+    return bool(np.isfinite(values(data, dtype, widest(dtype))).all())
 
 
 def bits(numbers: "Numbers", dtype: str, otherwise: memoryview) -> memoryview:

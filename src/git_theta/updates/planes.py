@@ -6,6 +6,7 @@ a thread, and a decompressor that believes no size.
 
 import struct
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from git_theta.errors import DamagedObjectError
@@ -60,26 +61,39 @@ def encode(words: "Words") -> list[bytes]:
 
 
 def decode(cursor: Cursor, count: int, width: int) -> "Words":
-    """The `count` words, which the caller has bounded, of `width` bytes each."""
+    """The `count` words, which the caller has bounded, of `width` bytes each; they may be read-only."""
     import numpy as np
 
-    words: Words | None = None
-    fields = cursor.take(FIELD.size * width if count else 0)
-    for (field,) in FIELD.iter_unpack(fields):
+    planes: list[Words | None] = []
+    for (field,) in FIELD.iter_unpack(cursor.take(FIELD.size * width if count else 0)):
         stored = field & ~ZSTD
         if stored > count or (not field & ZSTD and stored not in (0, count)):
             raise DamagedObjectError(f"a plane of {stored} bytes, where {count} are expected")
         data = cursor.take(stored)
-        # Shifts of whole words take half the time of bytes written to every fourth place.
-        if words is not None:
-            words <<= 8
-        if field:
-            plane = np.frombuffer(decompress(data, count) if field & ZSTD else data, np.uint8)
-            if words is None:
-                words = plane.astype(f"<u{width}")
-            else:
-                words |= plane
+        plane = decompress(data, count) if field & ZSTD else data
+        planes.append(np.frombuffer(plane, np.uint8) if field else None)
+    words = _joined(planes) if planes else None
     return np.zeros(count, f"<u{width}") if words is None else words
+
+
+def _joined(planes: "Sequence[Words | None]") -> "Words | None":
+    """Planes as words, halves first, which take half the time; None for zeros.
+
+    Shifts of whole words are twice as fast as bytes written to every fourth place.
+    """
+    if len(planes) == 1:
+        return planes[0]
+    half = len(planes) // 2
+    high, low = _joined(planes[:half]), _joined(planes[half:])
+    words: Words | None = None
+    if high is not None:
+        words = high.astype(f"<u{len(planes)}")
+        words <<= 8 * half
+        if low is not None:
+            words |= low
+    elif low is not None:
+        words = low.astype(f"<u{len(planes)}")
+    return words
 
 
 def compressor(word: int) -> "zstandard.ZstdCompressor":
