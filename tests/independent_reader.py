@@ -286,10 +286,12 @@ def average(payload: bytes, size: int, first: bytes, second: bytes, dtype: str) 
     wide = max(kind, 2)
     left, right = (rounded(weight, wide) for weight in (struct.unpack("<dd", payload) if payload else (0.5, 0.5)))
     made = [
-        one if one == other != 0 else rounded(rounded(one * left, wide) + rounded(other * right, wide), wide)
+        rounded(rounded(one * left, wide) + rounded(other * right, wide), wide)
         for one, other in zip(numbers(first, kind), numbers(second, kind), strict=True)
     ]
-    return prediction(made, kind, first, size)
+    mean, width = prediction(made, kind, first, size), width_of(kind)
+    places = [slice(at, at + width) for at in range(0, size, width)]
+    return b"".join(first[place] if first[place] == second[place] else mean[place] for place in places)
 
 
 def width_of(kind: int) -> int:

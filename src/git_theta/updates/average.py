@@ -73,19 +73,18 @@ def _fits(dtype: str, size: int, bases: Sequence[Base]) -> bool:
 
 
 def _mean(first: memoryview, second: memoryview, dtype: str, weights: tuple[float, float]) -> memoryview:
-    """The mean of a chunk."""
+    """The mean of a chunk; what both have stays as it is, though halves of the smallest numbers would be rounded."""
     import numpy as np
 
     wide = widest(dtype)
     left, right = values(first, dtype, wide), values(second, dtype, wide)
+    whole = f"<i{left.itemsize}"
     with np.errstate(all="ignore"):
         made: Numbers = left * left.dtype.type(weights[0])
         made += right * right.dtype.type(weights[1])
-        # Halves of the smallest numbers are rounded; zeros of both signs are equal, and their sum has no order.
-        same = (left == right) & (left != 0)
+    same = left.view(whole) == right.view(whole)
     if same.any():
         # By masks of bits: choices element by element take ten times as long where there is no pattern in them.
-        whole = f"<i{made.itemsize}"
         differing = made.view(whole) ^ left.view(whole)
         differing &= -same.view("i1")
         made.view(whole)[...] ^= differing

@@ -31,7 +31,7 @@ _HEADER = struct.Struct("<IBBBB")
 _UNSORTED = 255
 _EXPONENTS = {"F16": 10, "BF16": 7, "F32": 23, "F64": 52, "C32": 10, "C64": 23, "C128": 52}
 """The bit of a word at which the byte begins that says most about the size of a float."""
-_SORTED_BYTES = 4 * 2**20
+_SORTED_BYTES = 3 * 2**20
 """Of words wider than 16 bits, values up to this size are sorted."""
 
 
