@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -405,6 +406,20 @@ def test_a_mean_is_stored_as_its_recipe(depot: Depot, tmp_path: Path) -> None:
     assert_same(found, {**BASE, "a": TUNED["a"] * np.float32(0.5) + TUNED_TOO["a"] * np.float32(0.5)})
     record = made.manifest.parameters["a"]
     assert record.store in depot.catalogue.find(record.digest, record.dtype, record.shape)
+
+
+def test_what_a_recipe_takes_into_use_is_young(depot: Depot) -> None:
+    """`git theta prune` leaves young objects alone, whatever branch it does not see yet."""
+    base, ours, theirs = (SAFETENSORS.save(arrays) for arrays in (BASE, TUNED, TUNED_TOO))
+    old = take(base, depot)
+    mine, other = (take(content, depot, [old]) for content in (ours, theirs))
+    for path in depot.store.objects():
+        os.utime(path, (0, 0))
+    made = outcome.apply(plan(old, mine, other), Versions(old, mine, other), Rules(), depot)
+    record = made.manifest.parameters["a"]
+    assert len(record.store) == 4
+    for piece in (piece for step in record.store for piece in step.pieces):
+        assert depot.store.path(piece.oid).stat().st_mtime > 0
 
 
 def test_weights_are_part_of_a_recipe(depot: Depot) -> None:

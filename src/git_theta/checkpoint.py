@@ -262,9 +262,9 @@ class Intake:
         key = value.digest, value.dtype, value.shape
         vouched = self._depot.catalogue.find(*key)
         known = self._preferred.get(key, ())
-        if known and self._holds(known) and (known in vouched or self._rebuilds(replace(value, store=known))):
+        if known and self.holds(known) and (known in vouched or self._rebuilds(replace(value, store=known))):
             return known
-        return next((steps for steps in vouched if self._holds(steps)), ())
+        return next((steps for steps in vouched if self.holds(steps)), ())
 
     def _keep_batch(self, values: Sequence[tuple[SourceValue, Origin]]) -> list[_Kept]:
         kept = [self._keep(value, origin) for value, origin in values]
@@ -309,15 +309,15 @@ class Intake:
 
     def _has_base(self, origin: Origin) -> bool:
         """Whether the objects of the base are here; raises MissingObjectError where a supplied update needs them."""
-        if origin.base is not None and self._holds(origin.base.store):
+        if origin.base is not None and self.holds(origin.base.store):
             return True
         if origin.supplied is not None:
             what = f"parameter '{shown(origin.name[:80])}'"
             raise MissingObjectError(f"{what}: the version before is not on this machine; run: git theta fetch")
         return False
 
-    def _holds(self, steps: Sequence[Step]) -> bool:
-        """Whether all objects of these steps are here."""
+    def holds(self, steps: Sequence[Step]) -> bool:
+        """Whether all objects of these steps are here; they are made young, as what is taken into use."""
         for piece in (piece for step in steps for piece in step.pieces):
             if piece.oid not in self._here:
                 # In this order, a concurrent prune either finds it young or has removed it before it is looked for.

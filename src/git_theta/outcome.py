@@ -228,7 +228,7 @@ def _keep_recipe(work: _Work, intake: Intake, one: Decision, closest: Record) ->
     if one.strategy != AVERAGE.name or work.backend is not None or any(side.dtype != one.dtype for side in sides):
         return None
     steps = recipe.mean(sides, Options(one.options).shares(len(sides)), work.depot)
-    if steps is None:
+    if steps is None or not intake.holds(steps):
         return None
     from blake3 import blake3
 
