@@ -19,7 +19,7 @@ from git_theta.updates.base import CHUNK_BYTES, Supplied, Update
 from git_theta.updates.dense import DENSE
 from git_theta.updates.floats import FLOATS
 from git_theta.updates.stream import Stream
-from git_theta.value import HeldValue, Shared, SourceValue, runs, shared
+from git_theta.value import HeldValue, Shared, SourceValue, hashed, runs, shared
 
 __all__ = ["MAX_CHAIN", "Unstored", "encode_update", "store_update"]
 
@@ -275,9 +275,4 @@ def _stored(update: Update, value: SourceValue | HeldValue, digest: str, origin:
 
 def _decodes(update: Update, payload: Source, size: int, digest: str, origin: _Origin) -> bool:
     """Whether a payload gives the value back."""
-    from blake3 import blake3
-
-    hasher = blake3()
-    for decoded in update.decode(payload, size, [origin.stream()]):
-        hasher.update(decoded)
-    return hasher.hexdigest() == digest
+    return hashed(update.decode(payload, size, [origin.stream()])) == digest

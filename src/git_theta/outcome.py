@@ -230,20 +230,22 @@ def _keep_recipe(work: _Work, intake: Intake, one: Decision, closest: Record) ->
     steps = recipe.mean(sides, Options(one.options).shares(len(sides)), work.depot)
     if steps is None or not intake.holds(steps):
         return None
-    from blake3 import blake3
-
-    hasher = blake3()
     known = _in_step(work, one, closest)
     streams = [_stream(work, side, known) for side in sides]
-    with work.depot.store.reader(steps[-1].pieces) as payload:
-        for run in AVERAGE.decode(payload, sides[0].size, streams):
-            if not floats.are_finite(run, one.dtype):
-                return None
-            hasher.update(run)
-    for stream in streams:
-        stream.finish()
-    made = _made(work.versions, one, hasher.hexdigest())
-    return made.digest, intake.find(made) or steps
+    with work.depot.store.reader(steps[-1].pieces) as payload, suppress(ConflictError):
+        digest = value.hashed(_finite(AVERAGE.decode(payload, sides[0].size, streams), one.dtype))
+        for stream in streams:
+            stream.finish()
+        return digest, intake.find(_made(work.versions, one, digest)) or steps
+    return None
+
+
+def _finite(given: Runs, dtype: str) -> Runs:
+    """The same runs; raises ConflictError, for nobody to see, where one has NaN or infinity."""
+    for run in given:
+        if not floats.are_finite(run, dtype):
+            raise ConflictError("it is not finite")
+        yield run
 
 
 def _keep_value(work: _Work, intake: Intake, one: Decision, closest: Record) -> _Kept | str:
@@ -392,13 +394,8 @@ def _in_order(tensor: Tensor, shape: tuple[int, ...], strides: tuple[int, ...] |
 
 def _is_cast(work: _Work, base: Record, changed: Record) -> bool:
     """Whether a value is the base's, converted to its dtype."""
-    from blake3 import blake3
-
-    hasher = blake3()
     with suppress(ConflictError):  # what goes beyond the dtype was not only converted
-        for run in _converted(work, base, changed.dtype):
-            hasher.update(run)
-        return hasher.hexdigest() == changed.digest
+        return value.hashed(_converted(work, base, changed.dtype)) == changed.digest
     return False
 
 

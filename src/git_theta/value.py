@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ __all__ = [
     "digest_of",
     "encode_small",
     "filled",
+    "hashed",
     "held",
     "room",
     "runs",
@@ -164,10 +165,15 @@ def digest_of(value: SourceValue | HeldValue) -> tuple[str, SourceValue | HeldVa
         data = room(value.size)
         value.source.read_into(value.offset, data)
         return blake3(data).hexdigest(), HeldValue(data, value.dtype, value.shape)
-    hasher = blake3()
-    for chunk in value.chunks():
-        hasher.update(chunk)
-    return hasher.hexdigest(), value
+    return hashed(value.chunks()), value
+
+
+def hashed(given: Iterable[bytes | memoryview]) -> str:
+    """The BLAKE3-256 of what these runs make up."""
+    hasher = _blake3()
+    for run in given:
+        hasher.update(run)
+    return hasher.hexdigest()
 
 
 def store_value(value: SourceValue | HeldValue, digest: str, store: Store, *, compress: bool) -> tuple[Step, ...]:
@@ -244,11 +250,14 @@ def runs(record: Record, store: Store, base: Shared | None = None) -> Iterator[b
     true ones. Raises MissingObjectError, DamagedObjectError (which name the object), or ManifestError for an unknown
     update, be it in a step that this value does not need, or for one that is said to build on what it cannot.
     """
-    known = base is not None and base.is_step(record, len(record.store) - 1)
+    if base is not None and base.is_step(record, len(record.store) - 1):
+        given = base.given()
+    else:
+        given = _unchecked(record, store, base)
     hasher = _blake3()
     done = 0
     try:
-        for run in base.given() if base is not None and known else _unchecked(record, store, base):
+        for run in given:
             hasher.update(run)
             done += len(run)
             if done > record.size:
