@@ -14,9 +14,9 @@ from git_theta.updates.average import AVERAGE, payload_of
 from git_theta.updates.floats import FLOATS
 from git_theta.value import MAX_DECODED, decoded_values
 
-__all__ = ["MAX_LATER", "combined", "mean"]
+__all__ = ["combined", "mean"]
 
-MAX_LATER = 2
+_MAX_LATER = 2
 """What the steps behind the first one may take, as a multiple of it: each side's alone may take as much as it does."""
 
 
@@ -39,7 +39,7 @@ def mean(sides: Sequence[Record], weights: Sequence[float], depot: Depot) -> tup
     if len(sides) != 2 or kinds or dtype not in FLOATS or AVERAGE.name not in depot.settings.updates:
         return None
     steps, bases = combined(*sides)
-    if len(steps) >= MAX_CHAIN or sum(step.size for step in steps[1:]) > MAX_LATER * steps[0].size:
+    if len(steps) >= MAX_CHAIN or sum(step.size for step in steps[1:]) > _MAX_LATER * steps[0].size:
         return None
     last = Step(AVERAGE.name, (), bases)
     if depot.settings.compression == "none" or decoded_values((*steps, last)) > MAX_DECODED:

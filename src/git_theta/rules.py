@@ -17,8 +17,8 @@ from git_theta.names import shown
 __all__ = ["COPIES", "FILE_NAME", "MAX_FILE_BYTES", "MAX_PATTERN_LENGTH", "SKELETON", "Rule", "Rules"]
 
 FILE_NAME = ".theta-merge.yaml"
-MAX_FILE_BYTES = 2**20
 """The file at the top of a repository that has rules (`rulefile`)."""
+MAX_FILE_BYTES = 2**20
 
 COPIES = ("ours", "theirs", "base")
 """The strategies that take a value as it is, whatever it is: nothing needs to be loaded."""
