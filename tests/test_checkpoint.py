@@ -105,6 +105,46 @@ def test_equal_content_has_equal_text_and_equal_objects(tmp_path: Path, content:
     assert objects(tmp_path / "one") == objects(tmp_path / "other")
 
 
+@dataclass(frozen=True, slots=True)
+class _Meanwhile:
+    """A source during whose reading, at one place, something else happens once."""
+
+    source: Source
+    offset: int
+    happen: list[Callable[[], object]]
+
+    @property
+    def size(self) -> int:
+        return self.source.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        buffer = bytearray(size)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if offset <= self.offset < offset + len(buffer) and self.happen:
+            self.happen.pop()()
+        self.source.read_into(offset, buffer)
+
+
+def _small_offsets() -> list[int]:
+    _, spans = checkpoint.segment(BytesSource(CONTENT))
+    return [span.offset for span in spans if 0 < span.size < SMALL_BYTES]
+
+
+@pytest.mark.parametrize("offset", _small_offsets())
+def test_another_process_takes_the_same_file_in_meanwhile(tmp_path: Path, offset: int) -> None:
+    """Whichever values it looked for before and after: the same file has the same text."""
+    with opened(tmp_path, Settings(threads=1)) as ours, opened(tmp_path, Settings(threads=1)) as theirs:
+        other: list[Manifest] = []
+        source = _Meanwhile(BytesSource(CONTENT), offset, [lambda: other.append(take(CONTENT, theirs))])
+        made = checkpoint.take(source, ours)
+        assert not source.happen
+        assert manifest.format(made) == manifest.format(other[0])
+        assert content_of(made, ours) == CONTENT
+
+
 def test_small_values_share_an_object(tmp_path: Path) -> None:
     tensors = {f"t{i}": ("U16", (500,), noise(1000, i % 1500)) for i in range(2000)}
     content = safetensors(tensors)

@@ -8,7 +8,7 @@ object holds. It is a cache: when the file is damaged or cannot be written, valu
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,12 +41,32 @@ class Catalogue:
 
     def find(self, digest: str, dtype: str, shape: tuple[int, ...]) -> list[tuple[Step, ...]]:
         """Every way in which this value is stored here."""
-        query = "SELECT store FROM vouched WHERE digest = ? AND kind = ?"
         try:
             with self._lock:
-                rows = self._connection.execute(query, (bytes.fromhex(digest), _kind(dtype, shape))).fetchall()
+                return self._find(digest, dtype, shape)
         except sqlite3.Error:
             return []
+
+    def find_at_once(self, values: Sequence[Record]) -> list[list[tuple[Step, ...]]]:
+        """Every way in which each value is stored here, all as of one moment."""
+        try:
+            with self._lock, self._connection:
+                self._connection.execute("BEGIN")
+                return [self._find(value.digest, value.dtype, value.shape) for value in values]
+        except sqlite3.Error:
+            return [[] for _ in values]
+
+    def state(self) -> int:
+        """Another number whenever another process has added to it meanwhile; source: sqlite.org/pragma.html."""
+        try:
+            with self._lock:
+                return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error:
+            return -1
+
+    def _find(self, digest: str, dtype: str, shape: tuple[int, ...]) -> list[tuple[Step, ...]]:
+        query = "SELECT store FROM vouched WHERE digest = ? AND kind = ?"
+        rows = self._connection.execute(query, (bytes.fromhex(digest), _kind(dtype, shape))).fetchall()
         return [steps for (text,) in rows if (steps := _parse(text))]
 
     def vouch(self, records: Iterable[Record]) -> None:

@@ -168,11 +168,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A value dealt with: its digest, and its steps or, without any, the last of them that is still to be bundled."""
+    """A value dealt with: its digest, and its steps or, without any, the last of them that is still to be bundled.
+
+    `sought`: what was looked for in the catalogue in vain, and is to be looked for once more before it is bundled.
+    """
 
     digest: str
     steps: tuple[Step, ...] = ()
     last: Unstored | None = None
+    sought: Record | None = None
 
     @property
     def key(self) -> tuple[str, tuple[Step, ...]]:
@@ -199,7 +203,8 @@ class Intake:
         }
         self._here: dict[str, bool] = {}
         self._small_bases = 0
-        self._bundle: dict[tuple[str, tuple[Step, ...]], Unstored] = {}
+        self._state = depot.catalogue.state()
+        self._bundle: dict[tuple[str, tuple[Step, ...]], tuple[Unstored, Record | None]] = {}
         self._bundle_bytes = 0
         self._bundled: dict[tuple[str, tuple[Step, ...]], tuple[Step, ...]] = {}
 
@@ -275,14 +280,14 @@ class Intake:
         digest, held = digest_of(value)
         unchanged = origin.base is not None and origin.base.digest == digest
         found = origin.supplied is None or unchanged
-        steps = self.find(Record(value.dtype, value.shape, value.size, digest, ())) if found else ()
+        sought = Record(value.dtype, value.shape, value.size, digest, ()) if found else None
+        steps = self.find(sought) if sought else ()
         if steps:
             return _Kept(digest, steps)
         if value.size < SMALL_BYTES and isinstance(held, HeldValue):
             payload = encode_small(held, compress=self._compress)
-            return _Kept(
-                digest, last=self._small_update(held, digest, len(payload), origin) or Unstored((), DENSE.name, payload)
-            )
+            last = self._small_update(held, digest, len(payload), origin) or Unstored((), DENSE.name, payload)
+            return _Kept(digest, (), last, sought)
         steps = self._update(held, digest, origin)
         return _Kept(digest, steps or store_value(held, digest, self._depot.store, compress=self._compress))
 
@@ -342,18 +347,34 @@ class Intake:
             limit = min(BUNDLE_BYTES, self._depot.settings.max_object_bytes)
             if self._bundle_bytes + len(item.last.payload) > limit:
                 self._end_bundle()
-            self._bundle[item.key] = item.last
+            self._bundle[item.key] = item.last, item.sought
             self._bundle_bytes += len(item.last.payload)
         return replace(item, last=replace(item.last, payload=b""))
 
     def _end_bundle(self) -> None:
         """Write the shared object."""
-        places = store_bundle([last.payload for last in self._bundle.values()], self._depot.store)
-        for (key, last), pieces in zip(self._bundle.items(), places, strict=True):
+        self._find_meanwhile()
+        places = store_bundle([last.payload for last, _ in self._bundle.values()], self._depot.store)
+        for (key, (last, _)), pieces in zip(self._bundle.items(), places, strict=True):
             bases = (len(last.before) - 1,) if last.before else ()
             self._bundled[key] = (*last.before, Step(last.update, pieces, bases))
         self._bundle.clear()
         self._bundle_bytes = 0
+
+    def _find_meanwhile(self) -> None:
+        """Leave out of the bundle what another process has entered in the catalogue since it was looked for.
+
+        It may have been in the middle of these values when some of them were looked for before and some after; what an
+        object holds, and so the text, would then hang on the moment. Large values have objects of their own.
+        """
+        if self._depot.catalogue.state() == self._state:
+            return
+        sought = {key: record for key, (_, record) in self._bundle.items() if record}
+        for key, ways in zip(sought, self._depot.catalogue.find_at_once([*sought.values()]), strict=True):
+            steps = next((steps for steps in ways if self.holds(steps)), ())
+            if steps:
+                self._bundled[key] = steps
+                del self._bundle[key]
 
 
 @contextmanager
