@@ -82,10 +82,11 @@ def _mean(first: memoryview, second: memoryview, dtype: str, weights: tuple[floa
     with np.errstate(all="ignore"):
         made: Numbers = left * left.dtype.type(weights[0])
         made += right * right.dtype.type(weights[1])
-    same = left.view(whole) == right.view(whole)
-    if same.any():
+    rounded = left.view(whole) == right.view(whole)
+    rounded &= made.view(whole) != left.view(whole)
+    if rounded.any():
         # By masks of bits: choices element by element take ten times as long where there is no pattern in them.
         differing = made.view(whole) ^ left.view(whole)
-        differing &= -same.view("i1")
+        differing &= -rounded.view("i1")
         made.view(whole)[...] ^= differing
     return bits(made, dtype, first)
