@@ -17,7 +17,8 @@ from workplace import Workplace
 __all__ = ["tasks"]
 
 LEARNING_RATE = 5e-5
-NEED_FILES = {"fisher", "regmean"}  # diloco-outer begins without its file
+FILES = {"fisher": ("fisher", training.fisher), "regmean": ("gram", training.gram)}
+"""Of strategies that need a file for each side: its name, and what makes it. diloco-outer begins without its file."""
 
 
 def tasks(workplace: Workplace) -> Iterator[Figure]:
@@ -35,7 +36,8 @@ def tasks(workplace: Workplace) -> Iterator[Figure]:
     with branched(workplace, base, ours, theirs) as repository:
         for strategy in _strategies(repository):
             workplace.say(f"merge by {strategy}")
-            repository.run("git", "theta", "merge", SIDE, "--strategy", strategy)
+            further = _further(workplace, strategy, (ours, theirs))
+            repository.run("git", "theta", "merge", SIDE, "--strategy", strategy, *further)
             shutil.copyfile(repository.checkpoint, merged)
             repository.run("git", "reset", "--quiet", "--hard", "main^1")
             same = [title for title, file in known.items() if filecmp.cmp(file, merged, shallow=False)]
@@ -49,9 +51,20 @@ def _trained(workplace: Workplace, base: Path, task: training.Task, steps: int) 
 
 
 def _strategies(repository: Repository) -> list[str]:
-    """Those that merge two sides without further files."""
     document = json.loads(repository.output("git", "theta", "strategies", "--json"))
-    return [row["name"] for row in document["strategies"] if row["name"] not in NEED_FILES]
+    return [row["name"] for row in document["strategies"]]
+
+
+def _further(workplace: Workplace, strategy: str, sides: tuple[Path, ...]) -> list[str]:
+    """Arguments that name the further files of a strategy, one for each side, made of what it was trained on."""
+    if strategy not in FILES:
+        return []
+    name, make = FILES[strategy]
+    made = [
+        workplace.make(f"{name}-{side.name}", partial(make, side, task=task, batches=workplace.scale.loss_batches))
+        for side, task in zip(sides, training.TASKS, strict=True)
+    ]
+    return ["--file", f"{name}={','.join(map(str, made))}"]
 
 
 def _losses(workplace: Workplace, title: str, file: Path) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ import models
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FULL", "LORA", "ONE_LAYER", "TASKS", "Task", "Training", "loss", "train", "train_adapter"]
+__all__ = ["FULL", "LORA", "ONE_LAYER", "TASKS", "Task", "Training", "fisher", "gram", "loss", "train", "train_adapter"]
 
 Pair: TypeAlias = tuple[str, str]
 
@@ -146,6 +146,43 @@ def _fit(model: Any, training: Training, steps: int, seed: int) -> None:
         optimizer.zero_grad()
         batch_loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
+
+
+def fisher(source: Path, target: Path, task: Task, batches: int) -> None:
+    """Write the diagonal Fisher information of a model on a task that it was trained on (arXiv:2111.09832)."""
+    import torch
+    from safetensors.torch import save_file
+
+    model, tokenizer = _load(source).eval(), _tokenizer()
+    squares = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    for batch in _batches(task.seen(), batches, seed=0):
+        model.zero_grad()
+        _loss(model, tokenizer, *batch).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                squares[name] += parameter.grad**2 / batches
+    save_file(squares, target)
+
+
+def gram(source: Path, target: Path, task: Task, batches: int) -> None:
+    """Write X^T X of the inputs X of each linear layer, on a task that the model was trained on (arXiv:2212.09849)."""
+    import torch
+    from safetensors.torch import save_file
+
+    model, tokenizer = _load(source).eval(), _tokenizer()
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    grams = {f"{name}.weight": torch.zeros(2 * (layer.in_features,)) for name, layer in layers.items()}
+
+    def add(name: str, inputs: "torch.Tensor") -> None:
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        grams[f"{name}.weight"] += rows.T @ rows
+
+    for name, layer in layers.items():
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: add(name, inputs[0]))
+    with torch.inference_mode():
+        for batch in _batches(task.seen(), batches, seed=0):
+            _loss(model, tokenizer, *batch)
+    save_file(grams, target)
 
 
 def loss(file: Path, task: Task, batches: int) -> float:
