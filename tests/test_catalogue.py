@@ -46,6 +46,27 @@ def test_what_is_vouched_for_is_found_by_other_processes(catalogue: Catalogue, p
     assert sorted(_find(path), key=len) == [other.store, STORE]
 
 
+def test_several_are_found_at_once(catalogue: Catalogue) -> None:
+    unknown = Record("F32", (3,), 12, OID, ())
+    catalogue.vouch([RECORD])
+    assert catalogue.find_at_once([unknown, RECORD, unknown]) == [[], [STORE], []]
+    assert catalogue.find_at_once([]) == []
+    catalogue.vouch([unknown])  # no transaction was left open
+    catalogue.close()
+    assert catalogue.find_at_once([unknown, RECORD]) == [[], []]
+
+
+def test_its_state_tells_that_others_have_added_to_it(catalogue: Catalogue, path: Path) -> None:
+    before = catalogue.state()
+    catalogue.vouch([RECORD])
+    assert catalogue.state() == before
+    with closing(Catalogue(path)) as other:
+        assert other.find(DIGEST, "F32", (3,)) == [STORE]
+        assert catalogue.state() == before
+        other.vouch([Record("F32", (4,), 16, DIGEST, STORE)])
+        assert catalogue.state() != before
+
+
 @pytest.mark.parametrize(
     ("digest", "dtype", "shape"),
     [(OID, "F32", (3,)), (DIGEST, "I32", (3,)), (DIGEST, "F32", (1, 3)), (DIGEST, "F32", ())],

@@ -184,6 +184,54 @@ class _Kept:
         return self.digest, self.last.before if self.last else ()
 
 
+class _Bundles:
+    """Puts the payloads of small values together, in the order in which they are given, into shared objects."""
+
+    def __init__(self, depot: Depot, holds: Callable[[Sequence[Step]], bool]) -> None:
+        self._depot = depot
+        self._holds = holds
+        self._state = depot.catalogue.state()
+        self._open: dict[tuple[str, tuple[Step, ...]], tuple[Unstored, Record | None]] = {}
+        self._open_bytes = 0
+        self.stored: dict[tuple[str, tuple[Step, ...]], tuple[Step, ...]] = {}
+        """The steps of a value, by its `key`."""
+
+    def add(self, item: _Kept, last: Unstored) -> _Kept:
+        """The item without the payload of its last step, which is one of those for the next object."""
+        if item.key not in self.stored and item.key not in self._open:
+            limit = min(BUNDLE_BYTES, self._depot.settings.max_object_bytes)
+            if self._open_bytes + len(last.payload) > limit:
+                self.end()
+            self._open[item.key] = last, item.sought
+            self._open_bytes += len(last.payload)
+        return replace(item, last=replace(last, payload=b""))
+
+    def end(self) -> None:
+        """Write the next object."""
+        self._leave_out()
+        places = store_bundle([last.payload for last, _ in self._open.values()], self._depot.store)
+        for (key, (last, _)), pieces in zip(self._open.items(), places, strict=True):
+            bases = (len(last.before) - 1,) if last.before else ()
+            self.stored[key] = (*last.before, Step(last.update, pieces, bases))
+        self._open.clear()
+        self._open_bytes = 0
+
+    def _leave_out(self) -> None:
+        """Leave out what another process has entered in the catalogue since it was looked for.
+
+        It may have been in the middle of these values when some of them were looked for before and some after; what an
+        object holds, and so the text, would then hang on the moment. Large values have objects of their own.
+        """
+        if self._depot.catalogue.state() == self._state:
+            return
+        sought = {key: record for key, (_, record) in self._open.items() if record}
+        for key, ways in zip(sought, self._depot.catalogue.find_at_once([*sought.values()]), strict=True):
+            steps = next((steps for steps in ways if self._holds(steps)), ())
+            if steps:
+                self.stored[key] = steps
+                del self._open[key]
+
+
 class Intake:
     """Keeps the values of one checkpoint."""
 
@@ -203,10 +251,7 @@ class Intake:
         }
         self._here: dict[str, bool] = {}
         self._small_bases = 0
-        self._state = depot.catalogue.state()
-        self._bundle: dict[tuple[str, tuple[Step, ...]], tuple[Unstored, Record | None]] = {}
-        self._bundle_bytes = 0
-        self._bundled: dict[tuple[str, tuple[Step, ...]], tuple[Step, ...]] = {}
+        self._bundles = _Bundles(depot, self.holds)
 
     def keep(self, values: Sequence[SourceValue], origins: Sequence[Origin], stop: threading.Event) -> list[_Kept]:
         """What became of each value, given with what it may build on.
@@ -241,8 +286,8 @@ class Intake:
                         pool.submit(keep, *later) for later in small[number + 2 * threads : number + 2 * threads + 1]
                     )
                     for index, item in zip(batch, items, strict=True):
-                        kept[index] = self._bundled_later(item)
-                self._end_bundle()
+                        kept[index] = item if item.last is None else self._bundles.add(item, item.last)
+                self._bundles.end()
                 for index, future in zip(large, futures, strict=True):
                     [kept[index]] = future.result()
             except BaseException as error:
@@ -251,7 +296,7 @@ class Intake:
                 if error in errors:
                     raise errors[0] from None
                 raise
-        return [item if item.steps else _Kept(item.digest, self._bundled[item.key]) for item in kept]
+        return [item if item.steps else _Kept(item.digest, self._bundles.stored[item.key]) for item in kept]
 
     def keep_large(self, value: SourceValue | HeldValue, origin: Origin) -> tuple[str, tuple[Step, ...]]:
         """The digest of a value of at least 64 KiB and the steps that rebuild it; from any thread."""
@@ -338,43 +383,6 @@ class Intake:
         except (DataError, ManifestError, RepositoryError):
             return False
         return True
-
-    def _bundled_later(self, item: _Kept) -> _Kept:
-        """Put the payload of a small value among those of the next shared object; the item is left without it."""
-        if item.last is None:
-            return item
-        if item.key not in self._bundled and item.key not in self._bundle:
-            limit = min(BUNDLE_BYTES, self._depot.settings.max_object_bytes)
-            if self._bundle_bytes + len(item.last.payload) > limit:
-                self._end_bundle()
-            self._bundle[item.key] = item.last, item.sought
-            self._bundle_bytes += len(item.last.payload)
-        return replace(item, last=replace(item.last, payload=b""))
-
-    def _end_bundle(self) -> None:
-        """Write the shared object."""
-        self._find_meanwhile()
-        places = store_bundle([last.payload for last, _ in self._bundle.values()], self._depot.store)
-        for (key, (last, _)), pieces in zip(self._bundle.items(), places, strict=True):
-            bases = (len(last.before) - 1,) if last.before else ()
-            self._bundled[key] = (*last.before, Step(last.update, pieces, bases))
-        self._bundle.clear()
-        self._bundle_bytes = 0
-
-    def _find_meanwhile(self) -> None:
-        """Leave out of the bundle what another process has entered in the catalogue since it was looked for.
-
-        It may have been in the middle of these values when some of them were looked for before and some after; what an
-        object holds, and so the text, would then hang on the moment. Large values have objects of their own.
-        """
-        if self._depot.catalogue.state() == self._state:
-            return
-        sought = {key: record for key, (_, record) in self._bundle.items() if record}
-        for key, ways in zip(sought, self._depot.catalogue.find_at_once([*sought.values()]), strict=True):
-            steps = next((steps for steps in ways if self.holds(steps)), ())
-            if steps:
-                self._bundled[key] = steps
-                del self._bundle[key]
 
 
 @contextmanager
