@@ -478,14 +478,17 @@ def test_sides_that_are_stored_whole_have_a_recipe(depot: Depot) -> None:
     assert_same(found, {"a": ours * np.float32(0.5) + theirs * np.float32(0.5)})
 
 
-def test_a_mean_that_is_not_finite_is_a_conflict(depot: Depot) -> None:
-    base, ours, theirs = (np.full(100_000, value, "<f2") for value in (1, 3e4, 6e4))
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("side", ["ours", "theirs"])
+def test_a_mean_of_what_is_not_finite_is_a_conflict(depot: Depot, side: str, bad: float, dtype: str) -> None:
+    base, ours, theirs = (np.full(100_000, value, dtype) for value in (1, 3e4, 6e4))
     made, found = merged(SAFETENSORS, depot, {"a": base}, {"a": ours}, {"a": theirs})
     assert made.conflicts == ()
     assert found["a"][0] == 45_000
-    theirs[7] = np.inf
+    (ours if side == "ours" else theirs)[7] = bad
     made, found = merged(SAFETENSORS, depot, {"a": base}, {"a": ours}, {"a": theirs})
-    assert [one.reason for one in made.conflicts] == ["theirs has NaN or infinite values; take a side"]
+    assert [one.reason for one in made.conflicts] == [f"{side} has NaN or infinite values; take a side"]
     assert_same(found, {"a": ours})
 
 

@@ -231,21 +231,28 @@ def _keep_recipe(work: _Work, intake: Intake, one: Decision, closest: Record) ->
     if steps is None or not intake.holds(steps):
         return None
     known = _in_step(work, one, closest)
-    streams = [_stream(work, side, known) for side in sides]
+    streams = [
+        _FiniteStream(side.dtype, side.shape, side.size, value.runs(side, work.depot.store, known)) for side in sides
+    ]
     with work.depot.store.reader(steps[-1].pieces) as payload, suppress(ConflictError):
-        digest = value.hashed(_finite(AVERAGE.decode(payload, sides[0].size, streams), one.dtype))
+        digest = value.hashed(AVERAGE.decode(payload, sides[0].size, streams))
         for stream in streams:
             stream.finish()
         return digest, intake.find(_made(work.versions, one, digest)) or steps
     return None
 
 
-def _finite(given: Runs, dtype: str) -> Runs:
-    """The same runs; raises ConflictError, for nobody to see, where one has NaN or infinity."""
-    for run in given:
-        if not floats.are_finite(run, dtype):
+class _FiniteStream(Stream):
+    """A side of a mean; raises ConflictError, for nobody to see, where it has NaN or infinity.
+
+    Of the mean itself it cannot be told: it is ours where it would be NaN.
+    """
+
+    def take(self, size: int) -> memoryview:
+        taken = super().take(size)
+        if not floats.are_finite(taken, self.dtype):
             raise ConflictError("it is not finite")
-        yield run
+        return taken
 
 
 def _keep_value(work: _Work, intake: Intake, one: Decision, closest: Record) -> _Kept | str:
