@@ -1,6 +1,7 @@
 """Versions of one tracked file reconciled: planned on manifests, missing objects fetched, carried out, written down.
 
-What conflicts is kept as JSON below `<git dir>/theta/merge`, for people and programs to read; nothing depends on it.
+What conflicts is kept as JSON below `<git dir>/theta/merge`, for people and programs to read, with the rules that gave
+what lies in the worktree: those of one merge are gone once it has stopped, and settling goes on from them.
 """
 
 import json
@@ -8,15 +9,15 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from git_theta import manyway, outcome, plugins, threeway
+from git_theta import jsontext, manyway, outcome, plugins, rulebook, threeway
 from git_theta.depot import Depot
-from git_theta.errors import InputError
+from git_theta.errors import ConfigError, InputError
 from git_theta.git import Repository
 from git_theta.merges.arrays import Backend
 from git_theta.merges.base import Sided
@@ -36,9 +37,9 @@ __all__ = [
     "plan",
     "remedies",
     "report_place",
+    "reported",
     "rows",
     "with_base",
-    "write_down",
     "write_report",
 ]
 
@@ -175,28 +176,54 @@ def report_place(repository: Repository, path: bytes) -> Path:
     return repository.git_dir / "theta" / "merge" / f"{blake3(path).hexdigest()[:32]}.json"
 
 
-def write_report(repository: Repository, path: bytes, versions: Versions, made: Outcome) -> Path:
-    """Write down what was decided about a file, in place of what was before; the place of it."""
+def write_report(repository: Repository, path: bytes, versions: Versions, rules: Rules, made: Outcome) -> None:
+    """Write down what was decided about a file by which rules, in place of what was before.
+
+    What was written about a conflict that stands in the index stays, where this one is another: Git starts the driver
+    for a look at other merges as well (git-log(1), --remerge-diff).
+    """
+    place = report_place(repository, path)
+    was = _read_report(place)
+    if was and not _is_of(was, versions) and repository.stages(path):
+        return
     document = {
         "version": _VERSION,
         "path": os.fsdecode(path).encode("utf-8", "backslashreplace").decode(),
-        "base": None if versions.base is None else versions.base.digest,
-        "ours": versions.ours.digest,
-        "theirs": versions.theirs.digest,
+        **_digests(versions),
+        "rules": json.loads(rulebook.format_environment(rules.rules)),
         "result": made.manifest.digest,
         "decisions": rows(made.decisions),
     }
-    place = report_place(repository, path)
-    write_down(place, document)
-    return place
-
-
-def write_down(place: Path, document: Mapping[str, object]) -> None:
-    """Put a document in a file's place, all of it or none."""
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="ascii")
     temporary.replace(place)
+
+
+def reported(repository: Repository, path: bytes, versions: Versions) -> Rules | None:
+    """The rules that the last merge of these versions went by, choices included; None where none is written down."""
+    document = _read_report(report_place(repository, path))
+    if _is_of(document, versions):
+        with suppress(ConfigError):
+            return Rules(rulebook.parse_environment(json.dumps(document.get("rules"))))
+    return None
+
+
+def _read_report(place: Path) -> Mapping[str, object]:
+    """What is written down there; nothing where that cannot be read."""
+    with suppress(OSError, ValueError):
+        document = jsontext.parse(place.read_bytes())
+        return document if isinstance(document, dict) else {}
+    return {}
+
+
+def _is_of(document: Mapping[str, object], versions: Versions) -> bool:
+    return all(name in document and document[name] == digest for name, digest in _digests(versions).items())
+
+
+def _digests(versions: Versions) -> Mapping[str, str | None]:
+    base = None if versions.base is None else versions.base.digest
+    return {"base": base, "ours": versions.ours.digest, "theirs": versions.theirs.digest}
 
 
 def rows(decisions: Sequence[Decision]) -> list[Mapping[str, object]]:

@@ -1,18 +1,17 @@
 """Settling a conflict: what a merge left undecided about a file is merged again, by choices that the user made.
 
 The three versions stand in the index as long as the path is in conflict (git-read-tree(1), "3-way merge"), so a file's
-merge can be done again at any time. The choices are kept below `<git dir>/theta/merge` until all are made.
+merge can be done again at any time. A choice is one more rule; those that gave what lies in the worktree are written
+down (`reconciliation`), and a merge that begins anew writes down its own.
 """
 
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from git_theta import manifest, rebuild, reconciliation, rulebook, staging, tracked, worktree
+from git_theta import manifest, rebuild, reconciliation, staging, tracked, worktree
 from git_theta.depot import Depot
 from git_theta.errors import ChangedError, ConfigError, DataError, InputError
 from git_theta.git import IndexEntry, Repository
@@ -35,22 +34,19 @@ __all__ = ["Conflict", "choose", "facts", "find", "put", "settle", "stage"]
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A path in conflict: its versions, the oids of their manifests, and the rules that hold, the choices first."""
+    """A path in conflict: its versions, and the rules by which they are merged, the user's choices first."""
 
     path: bytes
     mode: str
-    oids: tuple[str, ...]
     versions: Versions
-    choices: tuple[Rule, ...]
     rules: Rules
-
-    @property
-    def all_rules(self) -> Rules:
-        return Rules((*self.choices, *self.rules.rules))
 
 
 def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
-    """The conflict at a path; raises InputError where there is none, or none that can be settled by parameters."""
+    """The conflict at a path, with the rules that its merge went by, or these where nobody knows.
+
+    Raises InputError where there is none, or none that can be settled by parameters.
+    """
     stages = repository.stages(path)
     if not stages:
         raise InputError("it is not in conflict; to see what is: git status")
@@ -63,26 +59,12 @@ def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
     if ours is None or theirs is None:
         where = shlex.quote(shown_path(path))
         raise InputError(f"one side is no manifest; take one: git checkout --ours (or --theirs) -- {where}")
-    oids = tuple(stages[stage].oid for stage in sorted(stages))
-    choices = _load(_place(repository, path), oids)
-    return Conflict(path, stages[2].mode, oids, Versions(found.get(1), ours, theirs), choices, rules)
+    versions = Versions(found.get(1), ours, theirs)
+    return Conflict(path, stages[2].mode, versions, reconciliation.reported(repository, path, versions) or rules)
 
 
-def _place(repository: Repository, path: bytes) -> Path:
-    return reconciliation.report_place(repository, path).with_suffix(".choices")
-
-
-def _load(place: Path, oids: Sequence[str]) -> tuple[Rule, ...]:
-    """The choices made so far; none where they were made about other versions, or cannot be read."""
-    with suppress(OSError, ValueError, ConfigError):
-        document = json.loads(place.read_bytes())
-        if document["oids"] == list(oids):
-            return tuple(rulebook.parse_environment(document["rules"]))
-    return ()
-
-
-def choose(repository: Repository, conflict: Conflict, rule: Rule, undecided: Iterable[str]) -> Conflict:
-    """The conflict with one more choice, which comes before those that were made earlier, and is kept.
+def choose(conflict: Conflict, rule: Rule, undecided: Iterable[str]) -> Conflict:
+    """The conflict with one more choice, which comes before those that were made earlier.
 
     Raises ConfigError where it matches no parameter, and nothing of what is `undecided`.
     """
@@ -91,10 +73,7 @@ def choose(repository: Repository, conflict: Conflict, rule: Rule, undecided: It
     sides = [conflict.versions.base, conflict.versions.ours, conflict.versions.theirs]
     names = {name for side in sides if side is not None for name in side.parameters}
     Rules((rule,)).check_used([*names, SKELETON, *undecided])
-    made = replace(conflict, choices=(rule, *conflict.choices))
-    document = {"oids": list(conflict.oids), "rules": rulebook.format_environment(made.choices)}
-    reconciliation.write_down(_place(repository, conflict.path), document)
-    return made
+    return replace(conflict, rules=Rules((rule, *conflict.rules.rules)))
 
 
 def settle(
@@ -105,9 +84,9 @@ def settle(
 ) -> Outcome:
     """Merge by the choices, and put the result into the worktree, where `before` is what the merge left there.
 
-    Raises ChangedError where something else lies there, with nothing written.
+    Raises ChangedError where something else lies there, with nothing written, and no choice kept.
     """
-    made = merger.merge(conflict.path, conflict.versions, conflict.all_rules, progress)
+    made = merger.merge(conflict.path, conflict.versions, conflict.rules, progress)
     put(merger, conflict, made, before)
     return made
 
@@ -124,7 +103,7 @@ def put(merger: Merger, conflict: Conflict, made: Outcome, before: Manifest) -> 
             worktree.write(place, text, executable=conflict.mode == "100755", folder=folder)
         else:
             worktree.put(made.manifest, place, merger.depot, seen=seen, executable=conflict.mode == "100755")
-    reconciliation.write_report(merger.repository, conflict.path, conflict.versions, made)
+    reconciliation.write_report(merger.repository, conflict.path, conflict.versions, conflict.rules, made)
 
 
 def _left(merger: Merger, conflict: Conflict, place: Path, known: Sequence[Manifest]) -> Manifest | None:
@@ -159,7 +138,6 @@ def stage(merger: Merger, conflict: Conflict, made: Outcome) -> None:
     status = place.lstat() if place.exists() else None
     entry = IndexEntry(conflict.path, conflict.mode, "")
     staging.stage(merger.repository, [Change(entry, manifest.format(made.manifest), status)])
-    _place(merger.repository, conflict.path).unlink(missing_ok=True)
     reconciliation.report_place(merger.repository, conflict.path).unlink(missing_ok=True)
 
 

@@ -70,6 +70,53 @@ def test_choices_hold_for_the_merge_that_they_were_made_in(torn: Repo) -> None:
     assert "2 conflicts" in torn.theta("resolve", NAME).out
 
 
+@pytest.mark.parametrize("how", ["command line", "environment"])
+def test_the_rules_of_one_merge_hold_until_it_is_settled(torn: Repo, how: str) -> None:
+    torn.git("merge", "--abort")
+    if how == "environment":
+        torn.git("merge", "--no-edit", "other", accept=(1,), GIT_THETA_MERGE_STRATEGY="task-arithmetic:lambda=0.5")
+    else:
+        assert torn.theta("merge", "other", "--strategy", "task-arithmetic", "--set", "lambda=0.5").code == 1
+    left = arrays(torn)["a.weight"].tobytes()
+    assert left != MEAN.tobytes()
+    torn.ok("resolve", NAME, "--param", "n", "--strategy", "theirs")
+    assert torn.ok("resolve", NAME, "--param", "m", "--strategy", "ours").endswith("staged\n")
+    assert arrays(torn)["a.weight"].tobytes() == left
+    assert [arrays(torn)[name].tolist() for name in "mn"] == [MINE_N.tolist(), THEIR_N.tolist()]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(["checkout", "--quiet", "-m", "--", NAME], id="checkout -m"),
+        pytest.param(["merge", "--no-edit", "other"], id="merge"),
+    ],
+)
+def test_a_merge_that_begins_anew_knows_no_choices(torn: Repo, again: list[str]) -> None:
+    torn.ok("resolve", NAME, "--param", "n", "--strategy", "theirs")
+    if again[0] == "merge":
+        torn.git("merge", "--abort")
+    torn.git(*again, accept=(0, 1))
+    assert "2 conflicts" in torn.theta("resolve", NAME).out
+    torn.ok("resolve", NAME, "--strategy", "ours")
+    assert [arrays(torn)[name].tolist() for name in "mn"] == [MINE_N.tolist()] * 2
+
+
+def test_a_choice_that_could_not_be_carried_out_is_not_kept(torn: Repo) -> None:
+    left = torn.read(NAME)
+    torn.write(NAME, content(n=THEIR_N))
+    torn.fails(6, "resolve", NAME, "--strategy", "ours")
+    torn.write(NAME, left)
+    assert "2 conflicts" in torn.theta("resolve", NAME).out
+
+
+def test_choices_outlast_a_look_at_another_merge(torn: Repo) -> None:
+    torn.ok("resolve", NAME, "--param", "n", "--strategy", "theirs")
+    torn.git("merge-tree", "--write-tree", "other", "HEAD", accept=(1,))
+    torn.ok("resolve", NAME, "--param", "m", "--strategy", "ours")
+    assert [arrays(torn)[name].tolist() for name in "mn"] == [MINE_N.tolist(), THEIR_N.tolist()]
+
+
 def test_what_the_user_wrote_meanwhile_is_not_overwritten(torn: Repo) -> None:
     mine = content(n=THEIR_N)
     torn.write(NAME, mine)

@@ -101,7 +101,7 @@ class _Session:
         conflict = self.conflict
         undecided = [one.name for one in self.made.conflicts]
         for rule in rules:
-            conflict = settlement.choose(self.merger.repository, conflict, rule, undecided)
+            conflict = settlement.choose(conflict, rule, undecided)
         with output.progress(conflict.versions.ours.size) as begin:
             made = settlement.settle(self.merger, conflict, self.made.manifest, begin(f"merging {self.path}"))
         return replace(self, conflict=conflict, made=made)
@@ -144,7 +144,7 @@ def _session(place: Place, path: str) -> Iterator[_Session]:
         name = place.repository.path_of(path, place.cwd)
         conflict = settlement.find(place.repository, name, merging.rules(place, [name])[name])
         with output.progress(conflict.versions.ours.size) as begin:
-            made = merger.merge(name, conflict.versions, conflict.all_rules, begin(f"merging {shown_path(path)}"))
+            made = merger.merge(name, conflict.versions, conflict.rules, begin(f"merging {shown_path(path)}"))
         yield _Session(place, path, merger, conflict, made)
 
 

@@ -110,7 +110,7 @@ def _merge(base: str, ours: str, theirs: str, path: str, *, of_bases: bool) -> i
         for line in [] if of_bases else idle.warnings(repository, [(versions, rules)]):
             sys.stderr.write(f"git-theta: warning: {line}\n")
     if made.conflicts and not of_bases:
-        reconciliation.write_report(repository, name, versions, made)
+        reconciliation.write_report(repository, name, versions, rules, made)
         # git(1): GIT_PREFIX is where in the worktree the user stands; the driver is started at the top of it.
         for line in reconciliation.remedies(name, made, os.environ.get("GIT_PREFIX", "")):
             sys.stderr.write(f"git-theta: {line}\n")
