@@ -16,7 +16,7 @@ import pytest
 from git_theta import checkpoint, manifest, plugins
 from git_theta.checkpoint import BUNDLE_BYTES, SMALL_BYTES, Interrupted
 from git_theta.config import Settings
-from git_theta.depot import Depot
+from git_theta.depot import Depot, spooled
 from git_theta.errors import ChangedError, ConfigError, FormatError, SpaceError
 from git_theta.formats.base import Span
 from git_theta.manifest import Manifest, Piece, Record, Step
@@ -143,6 +143,17 @@ def test_another_process_takes_the_same_file_in_meanwhile(tmp_path: Path, offset
         assert not source.happen
         assert manifest.format(made) == manifest.format(other[0])
         assert content_of(made, ours) == CONTENT
+
+
+def test_what_no_disk_has_room_for_is_not_begun(tmp_path: Path) -> None:
+    """A manifest may claim petabytes, which small objects would fill a disk with."""
+    with opened(tmp_path) as depot:
+        runs = iter(lambda: bytes(MIB), b"")  # without an end
+        with pytest.raises(SpaceError, match="bytes are needed"), spooled(depot, runs, (), 2**60):
+            pass
+        with spooled(depot, [b"abc"], [b"d"], 4) as source:
+            assert source.read(0, 9) == b"abcd"
+    assert leftovers(tmp_path) == []
 
 
 def test_small_values_share_an_object(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import collections
 import io
 import json
 import pickle
+import tracemalloc
 import zipfile
 from argparse import Namespace
 from pathlib import PurePosixPath
@@ -178,6 +179,19 @@ def test_a_pickle_of_more_places_than_bytes_ends() -> None:
     loop: list[object] = [7]
     loop.append(loop)
     assert read(archive(pickle.dumps(loop)))["0"] == 7
+
+
+def test_a_pickle_whose_names_would_be_long_takes_little_memory() -> None:
+    """A key of 900 KB above 3,000 numbers would be 2.7 GB of names; so would 1,000 paths of 3 KB above 1,000 each."""
+    assert read(archive(pickle.dumps({"a" * 900_000: list(range(3000)), "b": 1}))) == {"b": 1}
+    numbers = list(range(1000))
+    wide = {f"{index:03000}": numbers for index in range(1000)}
+    tracemalloc.start()
+    try:
+        assert read(archive(pickle.dumps(wide))) == {}
+        assert tracemalloc.get_traced_memory()[1] < 400 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_differs() -> None:

@@ -221,6 +221,21 @@ def test_an_object_of_another_size_is_named(store: Store, pieces: tuple[Piece, .
         reader.read(500, 1)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such files here")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.timeout(60)
+def test_an_object_without_an_end_is_no_object(store: Store, kind: str) -> None:
+    place = store.path("a" * 64)
+    place.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/zero")
+    assert not store.is_intact("a" * 64)
+    with store.reader([Piece("a" * 64, 1, 0, 1)]) as reader, pytest.raises((RepositoryError, DamagedObjectError)):
+        reader.read(0, 1)
+
+
 def test_an_object_that_is_a_directory_is_no_object(store: Store) -> None:
     store.path("a" * 64).mkdir(parents=True)
     assert not store.is_intact("a" * 64)

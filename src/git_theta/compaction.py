@@ -88,7 +88,7 @@ class _Compactor:
             if data is not None:
                 steps = self._dense(HeldValue(data, record.dtype, record.shape), record)
             else:
-                with spooled(self._depot, runs(record, self._depot.store), ()) as source:
+                with spooled(self._depot, runs(record, self._depot.store), (), record.size) as source:
                     steps = self._dense(SourceValue(source, 0, record.size, record.dtype, record.shape), record)
         self._progress(record.size)
         return steps

@@ -10,6 +10,7 @@ from pathlib import Path
 from git_theta import libc
 from git_theta.catalogue import Catalogue
 from git_theta.config import Settings
+from git_theta.errors import SpaceError
 from git_theta.source import FileSource
 from git_theta.store import Store, open_store, reporting_full_disk
 
@@ -38,10 +39,21 @@ def make_ready() -> None:
 
 
 @contextmanager
-def spooled(depot: Depot, head: Iterable[bytes | memoryview], packets: Iterable[bytes]) -> Iterator[FileSource]:
-    """A temporary file that holds all of `head` and `packets`, gone afterwards."""
+def spooled(
+    depot: Depot, head: Iterable[bytes | memoryview], packets: Iterable[bytes], size: int = 0
+) -> Iterator[FileSource]:
+    """A temporary file that holds all of `head` and `packets`, gone afterwards.
+
+    Raises SpaceError at once where the disk has not the `size` in bytes that they are said to have.
+    """
     fd, path = depot.store.temporary()
     try:
+        if size:
+            from shutil import disk_usage  # few need it, and each start of the filter would pay for it
+
+            free = disk_usage(path.parent).free
+            if size > free:
+                raise SpaceError(f"{path.parent}: {size} bytes are needed and {free} are free; nothing was written")
         with reporting_full_disk(path.parent):
             for run in itertools.chain(head, packets):
                 view = memoryview(run)

@@ -5,6 +5,7 @@ skeleton bytes themselves, so a file is rebuilt from its layout and its paramete
 (docs/format.md, "Layout").
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -174,6 +175,11 @@ def parse(data: bytes) -> Layout:
     rows = head["parts"]
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 for row in rows):
         raise ManifestError("layout: its parts are not pairs of name and size")
+    # A line of a few KiB may say so millions of times: it is seen before anything is made of them.
+    if any(name is None and not size for name, size in rows) or any(
+        left[0] is right[0] is None for left, right in itertools.pairwise(rows)
+    ):
+        raise ManifestError("layout: it has an empty part of the skeleton, or two of them side by side")
     parts = tuple(_part(name, size) for name, size in rows)
     if sum(part.size for part in parts if part.name is None) != len(skeleton):
         raise ManifestError(f"layout: its skeleton is {len(skeleton)} bytes, which is not what its parts say")

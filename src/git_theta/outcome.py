@@ -267,7 +267,7 @@ def _keep_value(work: _Work, intake: Intake, one: Decision, closest: Record) -> 
         if size <= BUFFERED_BYTES:
             data = value.filled(value.room(size), _merged(work, one, base))
             return intake.keep_large(HeldValue(data, one.dtype, one.shape), origin)
-        with spooled(work.depot, _merged(work, one, base), ()) as source:
+        with spooled(work.depot, _merged(work, one, base), (), size) as source:
             return intake.keep_large(SourceValue(source, 0, size, one.dtype, one.shape), origin)
     except ConflictError as error:
         return str(error)

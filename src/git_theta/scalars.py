@@ -12,9 +12,10 @@ from git_theta import jsontext, names
 from git_theta.errors import ChangedError, FormatError
 from git_theta.formats import archive, inert_pickle
 from git_theta.formats.inert_objects import Global, Record
-from git_theta.formats.pickled import Scalar, leaves
+from git_theta.formats.pickled import MAX_CHARACTERS, Scalar, leaves
 from git_theta.layout import Layout
 from git_theta.outline import Outline
+from git_theta.tensor import MAX_NAME_LENGTH
 
 __all__ = ["Difference", "Scalar", "Scalars", "are_comparable", "differences", "read"]
 
@@ -75,12 +76,21 @@ def _of_pickles(layout: Layout) -> Scalars:
 
 
 def _of_pickle(root: object) -> Scalars:
+    """Those whose names are no longer than a tensor's; raises FormatError where there is too much of them.
+
+    A pickle says a long text once, and means it in a million places.
+    """
     found: Scalars = {}
+    characters = 0
     for path, node in leaves(root, lambda node: _plain(node) is not node):
         value = _plain(node)
         items = [((*path, index), item) for index, item in enumerate(value)] if isinstance(value, tuple) else []
         for place, item in items or [(path, value)]:
-            if item is None or isinstance(item, bool | int | float | str):
+            length = sum(len(key) for key in place if isinstance(key, str))
+            if length <= MAX_NAME_LENGTH and (item is None or isinstance(item, bool | int | float | str)):
+                characters += length + (len(item) if isinstance(item, str) else 0)
+                if characters > MAX_CHARACTERS:
+                    raise FormatError("pickle: its scalars and their names are too long")
                 found[names.join(place)] = item
     return found
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -365,8 +366,11 @@ def test_a_checkpoint_that_git_should_not_hold_is_left_as_its_manifest(repo: Rep
         small, large = cleaned(client, "small", b"small"), cleaned(client, "large", model())
         assert smudged(client, "small", small) == b"small"
         assert smudged(client, "large", large) == large
-        assert "git theta pull" in client.complaints
+        assert "git theta pull -- large\n" in client.complaints
         assert client.complaints.count("\n") == 1
+        assert smudged(client, "x'$(touch gone)'\u00e9", large) == large
+        # What is to be pasted into a shell is one word there.
+        assert shlex.split(client.complaints.splitlines()[-1])[-2:] == ["--", "x'$(touch gone)'\u00e9"]
 
 
 def test_skip_smudge_passes_everything_through(repo: Repo) -> None:

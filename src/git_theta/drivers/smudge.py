@@ -5,6 +5,7 @@ committed before its path was tracked.
 """
 
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ from git_theta.drivers.meter import Meter
 from git_theta.errors import ManifestError, MissingObjectError, ThetaError
 from git_theta.git import Repository
 from git_theta.manifest import Manifest
-from git_theta.names import shown
+from git_theta.names import shown, shown_path
 
 __all__ = ["Smudger"]
 
@@ -76,8 +77,8 @@ class Smudger:
         limit = self._depot.settings.smudge_limit
         if found.size > limit:
             sys.stderr.write(
-                f"git-theta: {shown(path)}: {found.size} bytes are more than Git should hold in memory ({limit}); "
-                f"left as a manifest; run: git theta pull -- '{shown(path)}'\n"
+                f"git-theta: {shown_path(path)}: {found.size} bytes are more than Git should hold in memory ({limit}); "
+                f"left as a manifest; run: git theta pull -- {shlex.quote(shown_path(path))}\n"
             )
             return iter([text])
         return self._rebuilt(path, found)

@@ -22,12 +22,12 @@ from git_theta.formats.inert_objects import Literal, Pairs, Record
 from git_theta.names import shown
 from git_theta.tensor import MAX_NAME_LENGTH
 
-__all__ = ["Scalar", "Side", "Text", "leaves", "merge", "parse"]
+__all__ = ["MAX_CHARACTERS", "Scalar", "Side", "Text", "leaves", "merge", "parse"]
 
 _MAX_DEPTH = 32
 _MAX_NODES = 1_000_000
 _MOST_APART = 16  # numbers of a sequence that are scalars each
-_MAX_CHARACTERS = 64 << 20
+MAX_CHARACTERS = 64 << 20
 _FRAME_LENGTH = struct.Struct("<Q")
 _LONGEST_LONG1 = 255
 _WHAT = "what the file says beside its tensors"
@@ -139,7 +139,7 @@ def parse(data: bytes, start: int = 0) -> Text:
             seen.add(leaf.begin)
             name = names.join(path)
             characters += len(name)
-            if characters > _MAX_CHARACTERS:
+            if characters > MAX_CHARACTERS:
                 raise FormatError("pickle: the names of its scalars are too long")
             twice.update([name] if name in found else [])
             found[name] = leaf
