@@ -27,11 +27,18 @@ _MERGE_TREE = (2, 38)
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """The commits to be joined: the common ancestor (None where there is none), HEAD, and the others."""
+    """The commits to be joined: the common ancestor (None where there is none), HEAD, and the others by their names.
+
+    Of several others, those that HEAD or another one of them has already are left out.
+    """
 
     base: str | None
     head: str
-    others: tuple[str, ...]
+    named: Mapping[str, str]
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        return tuple(self.named.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +54,22 @@ def branches(repository: Repository, names: Sequence[str]) -> Branches:
     head = repository.head()
     if head is None:
         raise InputError("there is no commit yet to merge into")
-    others = []
+    named = {}
     for name in names:
         asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
         found = repository.git(*asked, accept=(0, 1, 128)).decode().strip()
         if not found:
             raise InputError(f"{shown_path(name)}: no such branch or commit; to see them: git branch --all")
-        others.append(found)
-    octopus = ("--octopus",) if len(others) > 1 else ()
-    base = repository.git("merge-base", *octopus, head, *others, accept=(0, 1)).decode().split()
-    return Branches(base[0] if base else None, head, tuple(others))
+        named[name] = found
+    if len(names) > 1:
+        new = {*repository.git("merge-base", "--independent", head, *named.values()).decode().split()} - {head}
+        firsts = {oid: name for name, oid in reversed(named.items())}
+        named = {name: oid for name, oid in named.items() if oid in new and firsts[oid] == name}
+    if not named:
+        return Branches(head, head, {})
+    octopus = ("--octopus",) if len(named) > 1 else ()
+    base = repository.git("merge-base", *octopus, head, *named.values(), accept=(0, 1)).decode().split()
+    return Branches(base[0] if base else None, head, named)
 
 
 def files(repository: Repository, joined: Branches) -> Iterator[File]:

@@ -229,6 +229,30 @@ def test_several_branches_at_once(three: Repo) -> None:
     assert three.git("status", "--porcelain") == ""
 
 
+def test_branches_that_are_merged_already_are_left_out(three: Repo) -> None:
+    three.git("branch", "first", "main~1")
+    three.git("branch", "again", "other")
+    before = three.git("rev-parse", "HEAD").strip()
+    assert three.ok("merge", "main", "first") == "Already up to date.\n"
+    assert three.git("rev-parse", "HEAD").strip() == before
+    three.ok("merge", "first", "other", "again", "main", "third")
+    parents = [before, *(three.git("rev-parse", name).strip() for name in ("other", "third"))]
+    assert three.git("log", "-1", "--format=%P").split() == parents
+    assert message(three).startswith("Merge branches 'other', 'third'\n")
+    after = three.git("rev-parse", "HEAD")
+    assert three.ok("merge", "other", "third") == "Already up to date.\n"
+    assert three.git("rev-parse", "HEAD") == after
+
+
+def test_one_of_several_branches_that_is_left_is_merged_as_by_git(three: Repo) -> None:
+    three.git("branch", "first", "main~1")
+    three.ok("merge", "first", "other")
+    assert three.git("log", "-1", "--format=%P").split() == [
+        three.git("rev-parse", name).strip() for name in ("HEAD^1", "other")
+    ]
+    assert message(three).startswith("Merge branch 'other'")
+
+
 def test_a_look_ahead_at_several_branches(three: Repo) -> None:
     before = three.git("rev-parse", "HEAD")
     assert "1 merged by average" in three.ok("merge", "--plan", "other", "third")

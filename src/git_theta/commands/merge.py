@@ -57,6 +57,10 @@ def command(
     from git_theta import joining
 
     joined = joining.branches(place.repository, branch)
+    if not joined.named:
+        print("Already up to date.")
+        return 0
+    branch = tuple(joined.named)
     found = list(joining.files(place.repository, joined))
     plans = _plans(place, found, chosen, merging.rules(place, [file.path for file in found]) if found else {})
     if only_plan or len(joined.others) > 1:  # otherwise Git starts our driver, which says it
