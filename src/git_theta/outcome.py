@@ -424,6 +424,11 @@ def _cast(data: memoryview, dtype: str, to: str) -> bytes:
     return made
 
 
+def _whole(versions: Versions, side: str) -> Manifest | None:
+    """All of a side: of files of two formats, who takes what one says beside its parameters takes that file."""
+    return {"ours": versions.ours, "theirs": versions.theirs, "base": versions.base}.get(side)
+
+
 def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], rules: Rules) -> Outcome:
     """The records as a checkpoint, in whose file the skeleton is merged as well."""
     versions = work.versions
@@ -438,6 +443,8 @@ def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], 
             with suppress(ConflictError):
                 layout = skeletons.chosen(chosen, records)
                 return Outcome(placement.store(layout, records, versions.sides, work.depot), tuple(decisions))
+            if versions.ours.format != versions.theirs.format and (side := _whole(versions, chosen)) is not None:
+                return Outcome(side, tuple(one for one in decisions if one.action is not Action.CONFLICT))
         conflict = Decision(SKELETON, Action.CONFLICT, Case.SKELETON, reason=str(error))
         decisions = [*decisions, conflict]
         try:

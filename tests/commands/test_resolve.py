@@ -176,6 +176,19 @@ def test_what_is_no_parameter_is_taken_from_a_side(torn: Repo) -> None:
     assert "from ours, theirs, base only" in said
 
 
+@pytest.mark.parametrize("how", [["--param", "~skeleton"], []], ids=["what is no parameter", "all"])
+@pytest.mark.parametrize("side", ["ours", "theirs", "base"])
+def test_files_of_two_formats_are_taken_whole(repo: Repo, side: str, how: list[str]) -> None:
+    saved = io.BytesIO()
+    torch.save({"a.weight": torch.from_numpy(LARGE + 4), "n": torch.from_numpy(THEIR_N)}, saved)
+    versions = {"base": content(), "ours": content(a__weight=LARGE + 1, n=MINE_N), "theirs": saved.getvalue()}
+    branched(repo, versions["base"], versions["ours"], versions["theirs"])
+    repo.git("merge", "--no-edit", "other", accept=(1,))
+    assert repo.read(NAME) == versions["ours"]
+    assert repo.ok("resolve", NAME, *how, "--strategy", side).endswith("staged\n")
+    assert repo.read(NAME) == versions[side]
+
+
 def test_git_mergetool_asks_as_well(torn: Repo) -> None:
     done = torn.answer(b"t\no\n", "git", "mergetool", "--tool=theta", "--no-prompt")
     assert done.code == 0, done
