@@ -95,6 +95,8 @@ def test_missing_objects_are_counted(tracked: Repo) -> None:
     line = tracked.ok("status").splitlines()[0]
     assert line.startswith("clean  a.safetensors")
     assert f"{len(objects)} objects missing (" in line
+    tracked.dematerialise("a.safetensors")
+    assert tracked.ok("status").endswith("to put checkpoints in place of their manifests: git theta pull\n")
     counts = {"count": len(objects), "size_bytes": sum(objects.values())}
     assert items(tracked)["a.safetensors"]["objects"] == counts | {"missing": counts}
 

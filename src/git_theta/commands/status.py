@@ -35,8 +35,9 @@ def command(as_json: bool) -> None:
         output.print_table(("", "", ""), [_cells(row) for row in kept])
     elif not plain:
         print("no tracked files; to track some: git theta track PATTERN, then git add")
-    if any(row.presence is Presence.MANIFEST for row in kept):
-        print("\nto put checkpoints in place of their manifests: git theta checkout")
+    if left := [row for row in kept if row.presence is Presence.MANIFEST]:
+        verb = "pull" if any(row.missing for row in left) else "checkout"
+        print(f"\nto put checkpoints in place of their manifests: git theta {verb}")
     if plain:
         print("\ntracked, but Git has them as they are; to have git-theta store their next version:")
         for path in plain:
