@@ -5,7 +5,6 @@ skeleton bytes themselves, so a file is rebuilt from its layout and its paramete
 (docs/format.md, "Layout").
 """
 
-import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ MAX_LAYOUT_BYTES = 128 * 2**20
 MAX_SKELETON_BYTES = 48 * 2**20
 MAX_GAP_BYTES = 2**20
 MAX_ROWS_BYTES = 48 * 2**20
+_MAX_MORE_UNNAMED = 1000
 SMALL_BYTES = 2**16
 """Values below this share objects."""
 
@@ -175,11 +175,10 @@ def parse(data: bytes) -> Layout:
     rows = head["parts"]
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 for row in rows):
         raise ManifestError("layout: its parts are not pairs of name and size")
-    # A line of a few KiB may say so millions of times: it is seen before anything is made of them.
-    if any(name is None and not size for name, size in rows) or any(
-        left[0] is right[0] is None for left, right in itertools.pairwise(rows)
-    ):
-        raise ManifestError("layout: it has an empty part of the skeleton, or two of them side by side")
+    # A payload of a few KiB may have millions of them: that is seen before anything is made of them.
+    unnamed = sum(name is None for name, _ in rows)
+    if unnamed > len(rows) - unnamed + _MAX_MORE_UNNAMED:
+        raise ManifestError(f"layout: it has {unnamed} parts without a name, and few with one")
     parts = tuple(_part(name, size) for name, size in rows)
     if sum(part.size for part in parts if part.name is None) != len(skeleton):
         raise ManifestError(f"layout: its skeleton is {len(skeleton)} bytes, which is not what its parts say")
