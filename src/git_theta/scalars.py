@@ -12,7 +12,7 @@ from git_theta import jsontext, names
 from git_theta.errors import ChangedError, FormatError
 from git_theta.formats import archive, inert_pickle
 from git_theta.formats.inert_objects import Global, Record
-from git_theta.formats.pickled import MAX_CHARACTERS, Scalar, leaves
+from git_theta.formats.pickled import MAX_CHARACTERS, Scalar, leaves, text_length
 from git_theta.layout import Layout
 from git_theta.outline import Outline
 from git_theta.tensor import MAX_NAME_LENGTH
@@ -86,7 +86,7 @@ def _of_pickle(root: object) -> Scalars:
         value = _plain(node)
         items = [((*path, index), item) for index, item in enumerate(value)] if isinstance(value, tuple) else []
         for place, item in items or [(path, value)]:
-            length = sum(len(key) for key in place if isinstance(key, str))
+            length = text_length(place)
             if length <= MAX_NAME_LENGTH and (item is None or isinstance(item, bool | int | float | str)):
                 characters += length + (len(item) if isinstance(item, str) else 0)
                 if characters > MAX_CHARACTERS:

@@ -22,7 +22,7 @@ from git_theta.formats.inert_objects import Literal, Pairs, Record
 from git_theta.names import shown
 from git_theta.tensor import MAX_NAME_LENGTH
 
-__all__ = ["MAX_CHARACTERS", "Scalar", "Side", "Text", "leaves", "merge", "parse"]
+__all__ = ["MAX_CHARACTERS", "Scalar", "Side", "Text", "leaves", "merge", "parse", "text_length"]
 
 _MAX_DEPTH = 32
 _MAX_NODES = 1_000_000
@@ -54,6 +54,11 @@ def leaves(
             children = [((*path, key), child) for key, child in islice(_children(node), room)]
             room -= len(children)
             waiting += children
+
+
+def text_length(path: tuple[object, ...]) -> int:
+    """Characters of a path's texts: whether its name is too long is known before that is made."""
+    return sum(len(key) for key in path if isinstance(key, str))
 
 
 def _children(node: object) -> Iterator[tuple[str | int, object]]:
@@ -130,7 +135,7 @@ def parse(data: bytes, start: int = 0) -> Text:
     sequences: set[int] = set()
     characters = 0
     for path, node in leaves(made.root, _Sequences()):
-        length = sum(len(key) for key in path if isinstance(key, str))
+        length = text_length(path)
         leaf = node
         if isinstance(node, list | tuple):
             leaf = None if id(node) in sequences else _together(node)
