@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from git_theta import manifest, plugins
+from git_theta import choice, manifest, plugins
+from git_theta import value as values
 from git_theta.choice import MAX_CHAIN
 from git_theta.config import Settings
 from git_theta.depot import Depot
@@ -166,6 +167,24 @@ def test_a_supplied_update_is_what_is_stored(depot: Depot, rows: int) -> None:
     assert content_of(second, depot) == content
     assert take(content, depot, [second]) == second
     assert take(model(BASE[: rows * 400]), depot, [first], given) == first
+
+
+@pytest.mark.parametrize("rows", [ROWS, 40], ids=["large", "small"])
+def test_an_update_that_readers_would_refuse_is_not_written(
+    depot: Depot, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two updates of rank 4 and 100 columns, of F32 and as F64."""
+    first = take(model(BASE[: rows * 400]), depot)
+    given = supply("low-rank", {"R": array(LEFT[:rows]), "C": array(RIGHT)}, first.parameters["w"])
+    second = take(model(MERGED[: rows * 400]), depot, [first], given)
+    again = (np.frombuffer(MERGED, "<f4").reshape(ROWS, 100) + LEFT @ RIGHT).astype("<f4").tobytes()
+    content = model(again[: rows * 400])
+    for limit, update in ((2 * 4800 - 1, "dense"), (2 * 4800, "low-rank")):
+        for module in (choice, values):
+            monkeypatch.setattr(module, "MAX_HELD_BYTES", limit)
+        third = take(content, depot, [second], given)
+        assert stored(third)[-1] == update
+        assert content_of(third, depot) == content
 
 
 def test_a_supplied_update_of_another_base_is_refused(depot: Depot) -> None:

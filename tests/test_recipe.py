@@ -1,5 +1,6 @@
 """Recipes: the steps of two values put together, and when the mean of both is stored so."""
 
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,20 @@ def test_the_bounds_are_inclusive(depot: Depot) -> None:
     longest = value(BASE, *(step("delta", 10 + index, index, size=20) for index in range(5)))
     assert len(recipe.mean([OURS, longest], EVEN, depot) or ()) == 8
     assert recipe.mean([OURS, value(BASE, step("delta", 5, 0))], EVEN, depot) is not None
+
+
+def test_a_recipe_whose_reader_would_hold_too_much_is_none(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sides with a low-rank step each, of rank 16 and 64 columns in F32."""
+    sides = []
+    for number in (1, 2):
+        with depot.store.writer() as writer:
+            writer.write(struct.pack("<BBBBIQdQQ", 2, 2, 2, 255, 16, 64, float(number), 100, 100))
+            sides.append(
+                value(replace(BASE, pieces=(Piece("0" * 64, 1000, 0, 1000),)), Step("low-rank", writer.finish(), (0,)))
+            )
+    assert recipe.mean(sides, EVEN, depot) is not None
+    monkeypatch.setattr(recipe, "MAX_HELD_BYTES", 2 * 16 * 64 * 12 - 1)
+    assert recipe.mean(sides, EVEN, depot) is None
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from git_theta.errors import ChangedError, DamagedObjectError, ManifestError, Mi
 from git_theta.manifest import Piece, Record, Step
 from git_theta.source import BytesSource
 from git_theta.store import PayloadReader
+from git_theta.tensor import Tensor
 from git_theta.updates.dense import DENSE
+from git_theta.updates.ia3 import Ia3, Multipliers
 from git_theta.updates.sparse import SPARSE
 from git_theta.updates.stream import Memo, Stream
 from git_theta.value import BUFFERED_BYTES, Shared, SourceValue
@@ -392,6 +394,53 @@ def test_a_record_that_builds_on_a_value_without_end_is_refused_at_once(depot: D
     known = value.side_by_side(base, depot.store, [hostile])
     with pytest.raises(ManifestError, match="builds on"):
         next(value.runs(hostile, depot.store, known))
+
+
+def _scaled(depot: Depot, made: Record, count: int) -> Record:
+    """A value with one more step, which multiplies it by so many ones."""
+    ones = Multipliers(Tensor("F64", (count,), np.ones(count).tobytes()), 1)
+    data = SourceValue(BytesSource(_bytes(made, depot)), 0, made.size, made.dtype, made.shape)
+    base = Stream(made.dtype, made.shape, made.size, value.runs(made, depot.store))
+    payload = Ia3(ones).encode(data, [base])
+    assert payload is not None
+    return replace(made, store=(*made.store, Step("ia3", put(depot, b"".join(payload)), (len(made.store) - 1,))))
+
+
+def test_what_the_updates_of_a_value_hold_is_bounded_together(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of ones are a few bytes each in a payload, and up to 128 MiB in memory."""
+    whole = record(depot, weights(100), dtype="F32", shape=(100,))
+    monkeypatch.setattr(value, "MAX_HELD_BYTES", 3 * 16_000)
+    three = _scaled(depot, _scaled(depot, _scaled(depot, whole, 1000), 1000), 1000)
+    assert _bytes(three, depot) == weights(100)
+    assert value.held_bytes(three.store, depot.store) == 3 * 16_000
+    with pytest.raises(ManifestError, match="hold 64000 bytes at once"):
+        _bytes(_scaled(depot, three, 1000), depot)
+    # What several build on counts as often as it may be decoded.
+    twice = replace(three, store=(*three.store[:3], Step("average", (), (2, 2))))
+    with pytest.raises(ManifestError, match="hold 64000 bytes at once"):
+        _bytes(twice, depot)
+
+
+def test_a_chain_of_hostile_tables_takes_no_memory(depot: Depot) -> None:
+    made = record(depot, weights(100), dtype="F32", shape=(100,))
+    table = Multipliers(Tensor("F64", (2**22,), bytes(2**25)), 1)
+    [payload] = [
+        b"".join(runs)
+        for runs in [Ia3(table).encode(SourceValue(BytesSource(bytes(400)), 0, 400, "F32", (100,)), [_zeros()])]
+        if runs is not None
+    ]
+    assert len(payload) < 10_000
+    steps = (*made.store, *(Step("ia3", put(depot, payload), (index,)) for index in range(15)))
+    tracemalloc.start()
+    with pytest.raises(ManifestError, match="hold"):
+        _bytes(replace(made, store=steps), depot)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < MIB
+
+
+def _zeros() -> Stream:
+    return Stream("F32", (100,), 400, iter([bytes(400)]))
 
 
 def test_no_value_above_16_mib_is_held(depot: Depot) -> None:

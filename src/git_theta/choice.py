@@ -19,7 +19,17 @@ from git_theta.updates.base import CHUNK_BYTES, Supplied, Update
 from git_theta.updates.dense import DENSE
 from git_theta.updates.floats import FLOATS
 from git_theta.updates.stream import Stream
-from git_theta.value import HeldValue, Shared, SourceValue, hashed, runs, shared
+from git_theta.value import (
+    MAX_HELD_BYTES,
+    HeldValue,
+    Shared,
+    SourceValue,
+    hashed,
+    held_by,
+    held_bytes,
+    runs,
+    shared,
+)
 
 __all__ = ["MAX_CHAIN", "Unstored", "encode_update", "store_update"]
 
@@ -274,5 +284,6 @@ def _stored(update: Update, value: SourceValue | HeldValue, digest: str, origin:
 
 
 def _decodes(update: Update, payload: Source, size: int, digest: str, origin: _Origin) -> bool:
-    """Whether a payload gives the value back."""
-    return hashed(update.decode(payload, size, [origin.stream()])) == digest
+    """Whether a payload gives the value back, in memory that readers have for it."""
+    held = held_bytes(origin.record.store, origin.depot.store) + held_by(update, payload)
+    return held <= MAX_HELD_BYTES and hashed(update.decode(payload, size, [origin.stream()])) == digest

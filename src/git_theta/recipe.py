@@ -12,7 +12,7 @@ from git_theta.depot import Depot
 from git_theta.manifest import Record, Step
 from git_theta.updates.average import AVERAGE, payload_of
 from git_theta.updates.floats import FLOATS
-from git_theta.value import MAX_DECODED, decoded_values
+from git_theta.value import MAX_DECODED, MAX_HELD_BYTES, decoded_values, held_bytes
 
 __all__ = ["combined", "mean"]
 
@@ -43,6 +43,8 @@ def mean(sides: Sequence[Record], weights: Sequence[float], depot: Depot) -> tup
         return None
     last = Step(AVERAGE.name, (), bases)
     if depot.settings.compression == "none" or decoded_values((*steps, last)) > MAX_DECODED:
+        return None
+    if sum(held_bytes(side.store, depot.store) for side in sides) > MAX_HELD_BYTES:
         return None
     if payload := payload_of((weights[0], weights[1])):
         with depot.store.writer() as writer:

@@ -14,7 +14,7 @@ from git_theta.manifest import Piece, Record, Step
 from git_theta.source import Source
 from git_theta.store import Store
 from git_theta.tensor import nbytes
-from git_theta.updates.base import CHUNK_BYTES, Update
+from git_theta.updates.base import CHUNK_BYTES, Holding, Update
 from git_theta.updates.dense import DENSE
 from git_theta.updates.stream import Memo, Stream
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUFFERED_BYTES",
     "MAX_DECODED",
+    "MAX_HELD_BYTES",
     "HeldValue",
     "Shared",
     "SourceValue",
@@ -33,6 +34,8 @@ __all__ = [
     "filled",
     "hashed",
     "held",
+    "held_by",
+    "held_bytes",
     "room",
     "runs",
     "shared",
@@ -44,6 +47,8 @@ __all__ = [
 BUFFERED_BYTES = 16 * 2**20
 MAX_DECODED = 64
 """Values that are decoded for one record at most."""
+MAX_HELD_BYTES = 128 * 2**20
+"""What the updates of one record may hold while they decode; one alone may hold as much."""
 _BEHIND_BYTES = 32 * 2**20
 _local = threading.local()
 
@@ -282,10 +287,31 @@ def _check_bases(steps: Sequence[Step], updates: Sequence[Update]) -> None:
 
 def decoded_values(steps: Sequence[Step]) -> int:
     """How many values are decoded for the last of these steps, where one that several build on counts for each."""
-    counts: list[int] = []
-    for step in steps:
-        counts.append(1 + sum(counts[base] for base in step.bases))
-    return counts[-1]
+    return sum(_decodings(steps))
+
+
+def held_bytes(steps: Sequence[Step], store: Store) -> int:
+    """What their updates hold while the last of these steps is decoded; raises as `runs` does."""
+    total = 0
+    for step, count in zip(steps, _decodings(steps), strict=True):
+        if count and isinstance(update := plugins.update(step.update), Holding):
+            with store.reader(step.pieces) as payload:
+                total += count * held_by(update, payload)
+    return total
+
+
+def held_by(update: Update, payload: Source) -> int:
+    """What an update holds while it decodes a payload."""
+    return max(0, update.held(payload)) if isinstance(update, Holding) else 0
+
+
+def _decodings(steps: Sequence[Step]) -> list[int]:
+    """How often each of these steps is decoded for the last one, where all who build on it have it decoded."""
+    counts = [0] * (len(steps) - 1) + [1]
+    for index in reversed(range(len(steps))):
+        for base in steps[index].bases:
+            counts[base] += counts[index]
+    return counts
 
 
 def _unchecked(record: Record, store: Store, known: Shared | None = None) -> Iterator[bytes | memoryview]:
@@ -295,6 +321,8 @@ def _unchecked(record: Record, store: Store, known: Shared | None = None) -> Ite
     """
     updates = [plugins.update(step.update) for step in record.store]
     _check_bases(record.store, updates)
+    if (size := held_bytes(record.store, store)) > MAX_HELD_BYTES:
+        raise ManifestError(f"its updates hold {size} bytes at once, and at most {MAX_HELD_BYTES} are held")
     uses = _uses(record, known)
     shared: dict[int, tuple[_Given, Memo]] = {}
 

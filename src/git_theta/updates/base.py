@@ -14,7 +14,7 @@ from git_theta.tensor import Tensor
 if TYPE_CHECKING:
     from git_theta.updates.stream import Array
 
-__all__ = ["CHUNK_BYTES", "Base", "Described", "Supplied", "Supplier", "Update", "Value"]
+__all__ = ["CHUNK_BYTES", "Base", "Described", "Holding", "Supplied", "Supplier", "Update", "Value"]
 
 CHUNK_BYTES = 2 * 2**20
 
@@ -134,6 +134,20 @@ class Described(Protocol):
 
     def described(self, payload: Source) -> str:
         """What a diff says of a payload behind the update's name, such as "r=16"; "" for nothing.
+
+        Reads a few bytes of it, which may be anyone's.
+        """
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """An update that holds a part of its payload while it decodes: a plugin that has this method beside those of
+    `Update`. The core bounds what all the updates of a value hold at once.
+    """
+
+    def held(self, payload: Source) -> int:
+        """Bytes that `decode` will hold for this payload beside a few MiB; 0 where `decode` will refuse it.
 
         Reads a few bytes of it, which may be anyone's.
         """

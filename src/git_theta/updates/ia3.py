@@ -71,6 +71,12 @@ class Ia3:
         codes = FLOATS.index(value.dtype), FLOATS.index(given.tensor.dtype)
         return chain([_HEADER.pack(*codes, given.tensor.shape[0], given.inner, len(coded)), coded], rest)
 
+    def held(self, payload: Source) -> int:
+        """The multipliers, as they are and as F64."""
+        head = payload.read(0, _HEADER.size)
+        _, code, count, *_ = _HEADER.unpack(head) if len(head) == _HEADER.size else (0, 0, 0)
+        return count * (DTYPES[FLOATS[code]].word + 8) if code < len(FLOATS) and count <= MAX_MULTIPLIERS else 0
+
     def decode(self, payload: Source, size: int, bases: Sequence[Base]) -> Iterator[bytes | memoryview]:
         [base] = bases
         head = payload.read(0, _HEADER.size)

@@ -119,6 +119,13 @@ class LowRank:
         rank = _HEADER.unpack(head)[4] if len(head) == _HEADER.size else 0
         return f"r={rank}" if 0 < rank <= MAX_RANK else ""
 
+    def held(self, payload: Source) -> int:
+        """The right factor, as it is and as F64."""
+        head = payload.read(0, _HEADER.size)
+        _, _, code, _, rank, columns, *_ = _HEADER.unpack(head) if len(head) == _HEADER.size else (0,) * 6
+        fits = code < len(FLOATS) and rank * columns <= MAX_RIGHT
+        return rank * columns * (DTYPES[FLOATS[code]].word + 8) if fits else 0
+
     def decode(self, payload: Source, size: int, bases: Sequence[Base]) -> Iterator[bytes | memoryview]:
         [base] = bases
         head = payload.read(0, _HEADER.size)
