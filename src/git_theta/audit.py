@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
-from git_theta import history, pointers
+from git_theta import history, transfer
 from git_theta.errors import ManifestError, TransferError
 from git_theta.git import Repository
 from git_theta.history import Found
@@ -129,11 +129,7 @@ def sufferers(repository: Repository, blobs: Sequence[str], faulty: Container[st
 
 
 def spare(repository: Repository, store: Store, needed: Mapping[str, int], remotes: Sequence[str]) -> Spare:
-    """What the store has and nothing needs; which of it a remote has is told by the remotes' pointers."""
-    kept_there: set[str] = set()
-    for remote in remotes:
-        with suppress(TransferError):  # a remote that cannot be reached vouches for nothing
-            kept_there |= pointers.listed(repository, remote) or set()
+    """What the store has and nothing needs; a remote has of it what its pointers name, unless its server lacks some."""
     found = Spare({}, {}, {})
     limit = time.time() - YOUNG_S
     for path in store.objects():
@@ -144,10 +140,13 @@ def spare(repository: Repository, store: Store, needed: Mapping[str, int], remot
                 continue
             if status.st_mtime > limit:
                 found.young[path.name] = status.st_size
-            elif path.name in kept_there:
-                found.elsewhere[path.name] = status.st_size
             else:
                 found.only_here[path.name] = status.st_size
+    for remote in remotes:
+        with suppress(TransferError):  # a remote that cannot be reached vouches for nothing
+            for oid, size in transfer.vouched(repository, remote, found.only_here).items():
+                found.elsewhere[oid] = size
+                del found.only_here[oid]
     return found
 
 

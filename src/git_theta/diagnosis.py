@@ -118,7 +118,7 @@ def _remotes(repository: Repository) -> Iterator[Finding]:
         else:
             remedy = f"git theta push --all {shlex.quote(name)}"
             if found.lacking:
-                number = f"{len(found.lacking)} " if found.is_kept else ""
+                number = f"{len(found.lacking)} " if found.are_all else ""
                 what = f"{number}object{'' if number == '1 ' else 's'}"
                 yield Finding(f"{name} lacks {what} of what was pushed there", remedy)
             elif not found.is_kept:

@@ -1,6 +1,7 @@
 """Moving checkpoints' objects: which ones a push must send and where a missing one may come from."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from git_theta import history, lfs, pointers
@@ -21,6 +22,7 @@ __all__ = [
     "push",
     "push_target",
     "remotes",
+    "vouched",
 ]
 
 
@@ -43,10 +45,11 @@ class PushedRef:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a remote has of some objects: whether a side ref names them, and those that it lacks, or some of those."""
+    """What a remote has of some objects: whether it has a side ref, and those that it lacks, or some of those."""
 
     is_kept: bool
     lacking: set[str]
+    are_all: bool
 
 
 def parse_pushed(text: str) -> list[PushedRef]:
@@ -112,14 +115,35 @@ def objects_of(repository: Repository, include: Sequence[str], exclude: Sequence
 
 
 def holding(repository: Repository, remote: str, objects: Mapping[str, int]) -> Holding:
-    """What a remote has of these objects (oid to size in bytes), as its side ref tells, or else its LFS server.
+    """What a remote has of these objects (oid to size in bytes), as its side ref and its LFS server tell.
 
-    Raises TransferError where it cannot be asked.
+    A side ref that came there with a mirror names objects that did not. Who may not push cannot ask the server: for
+    them, the ref stands. Raises TransferError where neither can be asked.
     """
     kept = pointers.listed(repository, remote)
-    if kept is not None:
-        return Holding(True, objects.keys() - kept)
-    return Holding(False, lfs.lacks(repository, remote, objects) if objects else set())
+    if not objects:
+        return Holding(kept is not None, set(), are_all=True)
+    if kept is None:
+        return Holding(False, lfs.lacks(repository, remote, objects), are_all=False)
+    unnamed = objects.keys() - kept
+    return Holding(True, unnamed or _denied(repository, remote, objects), are_all=bool(unnamed))
+
+
+def vouched(repository: Repository, remote: str, objects: Mapping[str, int]) -> dict[str, int]:
+    """Those of the objects (oid to size in bytes) that a remote's side ref names; none if its server lacks one of them.
+
+    Raises TransferError where the remote cannot be asked.
+    """
+    kept = pointers.listed(repository, remote) or set()
+    named = {oid: size for oid, size in objects.items() if oid in kept}
+    return {} if _denied(repository, remote, named) else named
+
+
+def _denied(repository: Repository, remote: str, objects: Mapping[str, int]) -> set[str]:
+    """What an LFS server lacks of the objects that its side ref names; nothing where it does not say."""
+    with suppress(TransferError):
+        return lfs.lacks(repository, remote, objects) if objects else set()
+    return set()
 
 
 def push(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> str | None:

@@ -53,8 +53,8 @@ def test_what_nothing_needs_and_no_remote_has_takes_force(tracked: Repo) -> None
     assert not spare & stored(tracked)
 
 
-def test_what_a_remote_has_goes_without_force(published: Site) -> None:
-    repo = published.repo
+def pushed_and_forgotten(repo: Repo) -> set[str]:
+    """The objects of a branch "topic", which only the remote remembers."""
     repo.git("switch", "--quiet", "-c", "topic")
     spare = change(repo, A, 20)
     repo.commit()
@@ -64,9 +64,25 @@ def test_what_a_remote_has_goes_without_force(published: Site) -> None:
         repo.git("update-ref", "-d", ref)
     forget(repo)
     age(repo)
+    return spare
+
+
+def test_what_a_remote_has_goes_without_force(published: Site) -> None:
+    repo, spare = published.repo, pushed_and_forgotten(published.repo)
     assert repo.ok("prune").startswith(f"removed {len(spare)} objects")
     assert not spare & stored(repo)
     assert published.clone("clone", "--branch", "topic").read(A) == model(20)
+
+
+def test_what_a_remote_is_said_to_have_and_has_not_takes_force(published: Site) -> None:
+    repo, spare = published.repo, pushed_and_forgotten(published.repo)
+    for path in (published.remote.path / "theta" / "objects").rglob("*"):
+        if path.name in spare:
+            path.unlink()
+    said = repo.ok("prune")
+    assert said.startswith("removed 0 objects")
+    assert f"kept {len(spare)} objects" in said
+    assert spare < stored(repo)
 
 
 def test_remote_that_cannot_be_asked_vouches_for_nothing(published: Site) -> None:

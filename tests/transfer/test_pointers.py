@@ -10,7 +10,7 @@ from git_theta import pointers
 from git_theta.errors import TransferError
 from git_theta.git import Repository, discover
 from tests.repositories import Repo, model
-from tests.sites import POINTERS, A, B, Site, fronted, stored
+from tests.sites import POINTERS, A, B, Site, bare, fronted, stored
 from tests.transfer.servers import Fault, FaultyServer
 
 REFUSAL = '#!/bin/sh\ncase "$1" in refs/theta/*) echo "not here" >&2; exit 1;; esac\n'
@@ -120,6 +120,37 @@ def test_host_that_refuses_the_ref_is_asked_what_it_has(
             "origin: 8 of 8 objects of what was pushed are there\nno refs/theta/pointers keeps"
         )
         assert "origin has the objects of what was pushed there, but no refs/theta/pointers" in looked_at.out
+
+
+def test_ref_that_came_with_a_mirror_is_not_believed(published: Site) -> None:
+    """`git clone --mirror` and `git push --mirror` copy the side ref, and no objects."""
+    copied = bare(published.folder / "copied.git")
+    Repo(published.folder).git("clone", "--quiet", "--mirror", str(published.remote.path), "mirror.git")
+    Repo(published.folder / "mirror.git").git("push", "--quiet", "--mirror", str(copied.path))
+    other = Site(published.folder, published.repo, copied)
+    assert other.kept() == published.kept() != set()
+    published.repo.git("remote", "set-url", "origin", str(copied.path))
+    checked = published.repo.theta("fsck", "--remote")
+    assert checked.code == 4
+    assert "is not there, nor may others be\nto send what is not there: git theta push --all origin\n" in checked.out
+    assert "origin lacks objects of what was pushed there\n" in published.repo.theta("doctor").out
+    published.repo.ok("push", "--all", "origin")
+    assert published.repo.ok("fsck", "--remote").startswith("origin: 8 of 8")
+    assert stored(copied) == stored(published.repo)
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 8])
+def test_server_is_asked_about_what_the_ref_names(online: Site, server: FaultyServer, lacking: int) -> None:
+    for oid in [path.name for path in online.repo.objects()][:lacking]:
+        del server.objects[oid]
+    checked, looked_at = online.repo.theta("fsck", "--remote"), online.repo.theta("doctor")
+    assert checked.code == (4 if lacking else 0)
+    assert ("origin lacks objects of what was pushed there" in looked_at.out) == bool(lacking)
+
+
+def test_who_may_not_push_has_the_word_of_the_ref(online: Site, server: FaultyServer) -> None:
+    server.faults.append(Fault("batch", 403))
+    assert online.repo.ok("fsck", "--remote") == "origin: 8 of 8 objects of what was pushed are kept there\n"
 
 
 def test_server_that_says_nothing_is_one_line(site: Site, server: FaultyServer) -> None:

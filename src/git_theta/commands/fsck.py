@@ -25,8 +25,8 @@ def command(remote: str | None, dry_run: bool) -> int:
 
     Damaged objects are moved to theta/damaged in the Git directory, so that a fetch or `git add` can bring whole ones.
     Versions that came from a remote and were never checked out need not be here: they are counted, and are no fault.
-    With --remote, the objects of what was pushed there are compared with the pointers that the remote keeps; of
-    one that keeps none, the LFS server is asked.
+    With --remote, the objects of what was pushed there are compared with the pointers that the remote keeps, and its
+    LFS server is asked.
     """
     place = open_place()
     repository = place.repository
@@ -91,7 +91,7 @@ def _first_remote(repository: Repository) -> str:
 def _check_remote(repository: Repository, remote: str) -> int:
     needed = transfer.objects_of(repository, repository.remote_tracking(remote), [])
     found, name = transfer.holding(repository, remote, needed), shown_path(remote)
-    if found.is_kept or not found.lacking:
+    if found.are_all or not found.lacking:
         there = f"{len(needed) - len(found.lacking):,} of {len(needed):,} objects of what was pushed are"
         print(f"{name}: {there} {'kept there' if found.is_kept or not needed else 'there'}")
     else:
