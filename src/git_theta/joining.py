@@ -8,7 +8,7 @@ once (Git's own merges two at a time, without our driver).
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from git_theta import git, tracked
@@ -19,10 +19,12 @@ from git_theta.names import shown_path
 from git_theta.outcome import Versions
 from git_theta.threeway import Decision
 
-__all__ = ["Branches", "File", "branches", "files", "octopus", "trailers"]
+__all__ = ["Branches", "Clash", "File", "branches", "files", "octopus", "trailers"]
 
 _MOST_TRAILERS = 100
 _MERGE_TREE = (2, 38)
+_ORT, _ORT_THAT_CAN_DO_WITHOUT = (2, 34), (2, 50)
+"""The merge that is Git's own since then, and the first one of it that follows no renames if it is told so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,28 @@ class Branches:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A checkpoint that several sides changed, and not alike."""
+    """A checkpoint that several sides changed, and not alike: its path in the result, and in each of the sides."""
 
     path: bytes
     versions: Versions
+    paths: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """A checkpoint that Git will not put together, by its path in the base or in a side that added it, and why."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a commit made of a file: the blob before, "" for none; the path and the blob now, "" where it is gone."""
+
+    old: str
+    path: bytes
+    oid: str
 
 
 def branches(repository: Repository, names: Sequence[str]) -> Branches:
@@ -72,31 +92,71 @@ def branches(repository: Repository, names: Sequence[str]) -> Branches:
     return Branches(base[0] if base else None, head, named)
 
 
-def files(repository: Repository, joined: Branches) -> Iterator[File]:
-    """The checkpoints that several of the commits changed, and not alike."""
-    sides = [_changed(repository, joined.base, commit) for commit in (joined.head, *joined.others)]
-    counts = Counter(path for side in sides for path in side)
-    for path in sorted(path for path, count in counts.items() if count > 1):
-        old = next(side[path][0] for side in sides if path in side)
+def files(repository: Repository, joined: Branches) -> tuple[list[File], list[Clash]]:
+    """The checkpoints that several of the commits changed, and not alike; and those that they moved apart or deleted.
+
+    A file is followed through a rename as Git's merge does it.
+    """
+    found: list[File] = []
+    clashes: list[Clash] = []
+    base = joined.base if joined.base is not None else repository.git("mktree", stdin=b"").decode().strip()
+    renames = _follows_renames(repository)
+    changed = [_changed(repository, base, commit, renames=renames) for commit in (joined.head, *joined.others)]
+    counts = Counter(path for side in changed for path in side)
+    shared = sorted(path for path, count in counts.items() if count > 1)
+    for path in shared:
+        old = next(side[path].old for side in changed if path in side)
         # A side that did not change it has what the base has.
-        oids = [side[path][1] if path in side else old for side in sides]
-        if len(set(oids) - {old}) < 2 or not all(oids):
-            continue
-        blobs = repository.blobs([oid for oid in dict.fromkeys([old, *oids]) if oid], MAX_MANIFEST_BYTES)
-        found = [tracked.manifest_in(blobs.get(oid)) for oid in oids]
-        present = [side for side in found if side is not None]
-        if len(present) == len(found):
-            yield File(path, Versions(tracked.manifest_in(blobs.get(old)), present[0], present[1], tuple(present[2:])))
+        sides = [side.get(path, _Change(old, path, old)) for side in changed]
+        oids = [oid for oid in dict.fromkeys([old, *(side.oid for side in sides)]) if oid]
+        blobs = repository.blobs(oids, MAX_MANIFEST_BYTES)
+        manifests = [tracked.manifest_in(blobs.get(side.oid)) for side in sides]
+        present = [one for one in manifests if one is not None]
+        if reason := _clash(path, sides):
+            clashes += [Clash(path, reason)] if present else []
+        elif len({side.oid for side in sides} - {old}) > 1 and len(present) == len(sides):
+            versions = Versions(tracked.manifest_in(blobs.get(old)), present[0], present[1], tuple(present[2:]))
+            new = next((side.path for side in sides if side.path != path), path)
+            found.append(File(new, versions, tuple(side.path for side in sides)))
+    return found, clashes
 
 
-def _changed(repository: Repository, base: str | None, commit: str) -> dict[bytes, tuple[str, str]]:
-    """The oids before and after of each file that a commit has otherwise than its base; "" for no file."""
-    tree = base if base is not None else repository.git("mktree", stdin=b"").decode().strip()
-    words = iter(repository.git("diff-tree", "-r", "-z", "--no-renames", tree, commit).split(b"\0")[:-1])
+def _clash(path: bytes, sides: Sequence[_Change]) -> str:
+    """Why Git will not put together what became of a file; "" where it will."""
+    there = [side for side in sides if side.oid]
+    changed = [side for side in there if (side.path, side.oid) != (path, side.old)]
+    if changed and len(there) < len(sides):
+        if changed[0].old:
+            return "one side deleted it, and another changed it"
+        return "some of the sides added it, and not alike" if len({side.oid for side in there}) > 1 else ""
+    names = {side.path for side in there} - {path}
+    if len(names) > 1:
+        return f"the sides renamed it, to {' and to '.join(map(shown_path, sorted(names)))}"
+    return ""
+
+
+def _follows_renames(repository: Repository) -> bool:
+    """Whether Git's merge does (git-config(1), merge.renames)."""
+    if _ORT <= git.version() < _ORT_THAT_CAN_DO_WITHOUT:
+        return True
+    config = repository.config("merge", "diff")
+    value = config.get("merge.renames", config.get("diff.renames"))
+    return (value or "true").lower() not in ("false", "no", "off", "0")
+
+
+def _changed(repository: Repository, base: str, commit: str, *, renames: bool) -> dict[bytes, _Change]:
+    """What a commit made of each file that it has otherwise than its base, by its path there, or here if it is new."""
+    how = ("-M50%", "-l7000") if renames else ("--no-renames",)  # as git-merge(1) by default
+    words = iter(repository.git("diff-tree", "-r", "-z", *how, base, commit).split(b"\0")[:-1])
     found = {}
     for row in words:
-        old, new = (oid.decode() for oid in row.split(b" ")[2:4])
-        found[next(words)] = (old if old.strip("0") else "", new if new.strip("0") else "")
+        _, _, old, new, status = row.decode().split(" ")
+        path = next(words)
+        found[path] = _Change(
+            old if old.strip("0") else "",
+            next(words) if status.startswith("R") else path,
+            new if new.strip("0") else "",
+        )
     return found
 
 
@@ -120,30 +180,32 @@ def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def octopus(repository: Repository, joined: Branches, merged: Mapping[bytes, bytes], message: str) -> str:
-    """A commit of HEAD and all the other commits, in which these paths have these manifests; HEAD stays where it is.
+def octopus(repository: Repository, joined: Branches, merged: Sequence[tuple[File, bytes]], message: str) -> str:
+    """A commit of HEAD and all the other commits, in which these files have these manifests; HEAD stays where it is.
 
     Everything else is merged as Git does it. Raises ConflictError where that takes someone's hand.
     """
     if git.version() < _MERGE_TREE:
         raise RepositoryError("several branches at once need Git 2.38 or newer; merge one after the other")
+    oids = repository.write_blobs([text for _, text in merged], loose=True)
+    placed = [(file, oid) for (file, _), oid in zip(merged, oids, strict=True)]
     # Git merges two commits at a time. Where both have what is merged already, it has nothing to do.
-    oids = dict(zip(merged, repository.write_blobs(merged.values(), loose=True), strict=True))
-    current = _putting(repository, joined.head, oids)
-    for other in joined.others:
-        side = _putting(repository, other, oids)
+    current = _putting(repository, joined.head, 0, placed)
+    for number, other in enumerate(joined.others, 1):
+        side = _putting(repository, other, number, placed)
         current = _commit(repository, _merge_tree(repository, current, side), [current, side], "on the way")
     return _commit(repository, f"{current}^{{tree}}", [joined.head, *joined.others], message)
 
 
-def _putting(repository: Repository, commit: str, oids: Mapping[bytes, str]) -> str:
-    """A commit upon this one, in which these paths have these blobs."""
+def _putting(repository: Repository, commit: str, number: int, placed: Sequence[tuple[File, str]]) -> str:
+    """A commit upon a side's, in which these files have these blobs, under the paths that they have in the result."""
     with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
         environ = {"GIT_INDEX_FILE": os.path.join(folder, "index")}  # noqa: PTH118  # a string for the environment
         base = repository.base
         git.run(["read-tree", commit], cwd=base, environ=environ)
-        modes = {entry.path: entry.mode for entry in repository.index(oids, environ)}
-        rows = [f"{modes[path]} {oid}\t".encode() + path + b"\0" for path, oid in oids.items()]
+        modes = {entry.path: entry.mode for entry in repository.index([f.paths[number] for f, _ in placed], environ)}
+        rows = [f"0 {'0' * len(oid)}\t".encode() + file.paths[number] + b"\0" for file, oid in placed]
+        rows += [f"{modes[file.paths[number]]} {oid}\t".encode() + file.path + b"\0" for file, oid in placed]
         git.run(["update-index", "-z", "--index-info"], cwd=base, stdin=b"".join(rows), environ=environ)
         tree = git.run(["write-tree"], cwd=base, environ=environ).decode().strip()
     return _commit(repository, tree, [commit], "on the way")

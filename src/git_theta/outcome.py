@@ -6,6 +6,7 @@ they build on once; a strategy that is elementwise takes a run of elements at a 
 is a conflict, ours is kept.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -18,8 +19,8 @@ from git_theta.depot import Depot, spooled
 from git_theta.errors import ConflictError, DataError, ManifestError, RepositoryError
 from git_theta.manifest import Manifest, Record, Step
 from git_theta.merges import running
-from git_theta.merges.arrays import Backend, decode, encode
-from git_theta.merges.base import Merge, Options
+from git_theta.merges.arrays import KINDS, Backend, decode, encode
+from git_theta.merges.base import FLOAT, Merge, Options
 from git_theta.merges.running import Operand, Task
 from git_theta.names import shown
 from git_theta.rebuild import naming
@@ -121,20 +122,27 @@ def apply(
     work = _Work(versions, depot, backend, files, progress)
     merged, reasons = _merge_all(work, plan.merged)
     decisions = [
-        replace(one, action=Action.CONFLICT, reason=reasons[one.name], views=_ours_views(one, versions))
-        if one.action is Action.MERGE and one.name in reasons
-        else one
+        _stopped(versions, one, reasons[one.name]) if one.action is Action.MERGE and one.name in reasons else one
         for one in plan.decisions
     ]
     records = {one.name: record for one in decisions if (record := _record(one, versions, merged)) is not None}
     return _placed(work, records, decisions, rules)
 
 
-def outlook(plan: Plan, versions: Versions, rules: Rules, depot: Depot) -> tuple[Decision, ...]:
-    """The decisions, and the conflict in what is no parameter if there will be one, as far as layouts tell.
+def outlook(
+    plan: Plan,
+    versions: Versions,
+    rules: Rules,
+    depot: Depot,
+    has: Callable[[str, str], bool] = lambda path, name: False,
+) -> tuple[Decision, ...]:
+    """The decisions with the conflicts that will be, in parameters and in what is none.
 
-    Nothing is stored, and no value is loaded but what stands for skeleton. Raises as `apply` does.
+    Nothing is stored, and no floats are loaded: what only they tell, such as a NaN, is not foreseen. `has` says whether
+    a further file, by its path, has a parameter. Raises as `apply` does.
     """
+    work = _Work(versions, depot, None, _no_files, lambda size_bytes: None)
+    plan = replace(plan, decisions=tuple(_foreseen(work, one, has) for one in plan.decisions))
     made = {one.name: _made(versions, one) for one in plan.merged}
     records = {one.name: record for one in plan.decisions if (record := _record(one, versions, made)) is not None}
     skeletons = placement.read(versions.base, versions.sides, depot)
@@ -147,6 +155,32 @@ def outlook(plan: Plan, versions: Versions, rules: Rules, depot: Depot) -> tuple
             return (*plan.decisions, Decision(SKELETON, Action.CONFLICT, Case.SKELETON, reason=str(error)))
         return plan.decisions
     return (*plan.decisions, *arbiter.decisions)
+
+
+def _foreseen(work: _Work, one: Decision, has: Callable[[str, str], bool]) -> Decision:
+    """A decision, or the conflict that carrying it out will show."""
+    if one.action is not Action.MERGE:
+        return one
+    strategy = plugins.merge(one.strategy)
+    held = [(name, [has(path, one.name) for path in one.files.get(name, ())]) for name in strategy.files]
+    try:
+        with naming(f"parameter '{shown(one.name)}'"):
+            for name, found in held:
+                _check_further(name, sum(found), len(found))
+            if KINDS[one.dtype] != FLOAT:
+                deque(_merged(work, one), maxlen=0)
+            elif one.files and not any(any(found) for _, found in held):
+                next(_merged(work, one), b"")  # some strategies do without
+    except ConflictError as error:
+        return _stopped(work.versions, one, str(error))
+    except DataError:  # what is not here tells nothing
+        pass
+    return one
+
+
+def _stopped(versions: Versions, one: Decision, reason: str) -> Decision:
+    """The conflict that a merge turned out to be."""
+    return replace(one, action=Action.CONFLICT, reason=reason, views=_ours_views(one, versions))
 
 
 def _made(versions: Versions, one: Decision, digest: str = _UNKNOWN, steps: tuple[Step, ...] = ()) -> Record:
@@ -373,8 +407,7 @@ def _further(work: _Work, strategy: Merge, one: Decision) -> dict[str, tuple[Ope
     for name in strategy.files:
         tensors = [work.files(path, one.name) for path in one.files.get(name, ())]
         given = [tensor for tensor in tensors if tensor is not None]
-        if given and len(given) < len(tensors):
-            raise ConflictError(f"only some of its '{name}' files have it; make the files again, or take a side")
+        _check_further(name, len(given), len(tensors))
         if given:
             strides = work.versions.side(one, (one.sides or (0,))[0]).strides
             if strides is not None and not strategy.elementwise:
@@ -385,6 +418,12 @@ def _further(work: _Work, strategy: Merge, one: Decision) -> dict[str, tuple[Ope
                 running.held(tensor.dtype, tensor.shape, "", _in_order(tensor, one.shape, strides)) for tensor in given
             )
     return found
+
+
+def _check_further(name: str, count: int, files: int) -> None:
+    """Raise ConflictError where some of the further files of a name have a parameter, and others do not."""
+    if 0 < count < files:
+        raise ConflictError(f"only some of its '{name}' files have it; make the files again, or take a side")
 
 
 def _in_order(tensor: Tensor, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bytes:

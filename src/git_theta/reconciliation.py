@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Merger",
     "check_files",
+    "outlook",
     "plan",
     "remedies",
     "report_place",
@@ -89,6 +90,13 @@ def check_files(made: Plan) -> None:
         files.open(made)
 
 
+def outlook(made: Plan, versions: Versions, rules: Rules, depot: Depot) -> tuple[Decision, ...]:
+    """As `outcome.outlook`, with the further files that the plan's strategies read."""
+    with _Files() as files:
+        files.open(made)
+        return outcome.outlook(made, versions, rules, depot, files.has)
+
+
 def with_base(rules: Rules, conflicts: Sequence[Decision]) -> Rules:
     """The rules, with the base's value for what is a conflict by them."""
     patterns = [_pattern(one.name) for one in conflicts]
@@ -137,6 +145,11 @@ class _Files:
                     f"{shown_path(path)}: {error.strerror}; name the file that the strategy reads"
                 ) from error
         return self._files[path]
+
+    def has(self, path: str, name: str) -> bool:
+        """Whether a file has a tensor of a name."""
+        with self._lock:
+            return name in self._opened(path).names
 
     def read(self, path: str, name: str) -> Tensor | None:
         """The tensor of a name in a file; None where it has none. Raises InputError where it cannot be read."""

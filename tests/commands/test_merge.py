@@ -9,13 +9,20 @@ import pytest
 import safetensors.numpy
 import torch
 
-from tests.git.test_merge import LARGE, MERGED, NAME, OURS, THEIRS, arrays, branched, content
+from git_theta import joining
+from tests.git.test_merge import LARGE, MERGED, MINE_N, NAME, OURS, THEIR_N, THEIRS, arrays, branched, content
 from tests.repositories import Repo
 
 
 @pytest.fixture
 def diverged(repo: Repo) -> Repo:
     return branched(repo, content(), OURS, THEIRS)
+
+
+@pytest.fixture
+def torn(repo: Repo) -> Repo:
+    """Branches whose merge is a conflict in one integer parameter."""
+    return branched(repo, content(), content(n=MINE_N, a__weight=LARGE + 1), content(n=THEIR_N, a__weight=LARGE + 4))
 
 
 def message(repo: Repo) -> str:
@@ -85,6 +92,34 @@ def test_a_look_ahead_at_conflicts(repo: Repo) -> None:
     assert done.code == 1
     assert "1 conflict" in done.out
     assert "and its shape" in done.out
+
+
+def test_a_look_ahead_at_what_only_values_tell(torn: Repo) -> None:
+    before = torn.objects()
+    for command in (("merge", "other", "--plan"), ("merge", "other", "--plan", "--json")):
+        done = torn.theta(*command)
+        assert done.code == 1
+        assert "both sides changed the same elements to different values" in done.out
+    assert torn.ok("merge", "--plan", "other", "-s", "theirs", "-p", "n").startswith(
+        f"{NAME}: 1 merged by average, 1 theirs"
+    )
+    assert torn.objects() == before
+    for path in before:  # what is not here tells nothing
+        path.unlink()
+    assert torn.ok("merge", "--plan", "other").startswith(f"{NAME}: 1 merged by average, 1 merged by three-way")
+
+
+@pytest.mark.parametrize(
+    ("having", "reason"), [(0, "it is in 0 of the 2"), (1, "only some of its 'fisher' files"), (2, "")]
+)
+def test_a_look_ahead_into_further_files(diverged: Repo, tmp_path: Path, having: int, reason: str) -> None:
+    for index in range(2):
+        held = {"a.weight" if index < having else "other": np.ones_like(LARGE)}
+        (tmp_path / f"{index}.safetensors").write_bytes(safetensors.numpy.save(held))
+    files = ",".join(str(tmp_path / f"{index}.safetensors") for index in range(2))
+    done = diverged.theta("merge", "--plan", "other", "--strategy", "fisher", "--file", f"fisher={files}")
+    assert done.code == (1 if reason else 0)
+    assert reason in done.out
 
 
 def test_a_look_ahead_at_what_is_no_parameter(repo: Repo) -> None:
@@ -290,6 +325,83 @@ def test_what_two_of_several_branches_added_is_never_dropped(three: Repo) -> Non
     before = three.git("rev-parse", "HEAD")
     assert "new.safetensors: the branches changed it" in three.fails(1, "merge", "other", "third")
     assert three.git("rev-parse", "HEAD") == before
+
+
+MOVED = "sub/moved.safetensors"
+FEW = {f"l{index}.weight": np.full(3, index, "<f4") for index in range(8)}
+"""So many that Git sees a manifest that has another one of them as the same file."""
+
+
+def few(plus: float) -> bytes:
+    return content(**FEW, a__weight=LARGE + np.float32(plus))
+
+
+@pytest.fixture
+def moved(repo: Repo) -> Repo:
+    """`main` trained a.weight, `other` moved the file and trained it as well, `third` trained it where it was."""
+    branched(repo, few(0), few(1), few(4))
+    repo.git("checkout", "--quiet", "other")
+    (repo.path / "sub").mkdir()
+    repo.git("mv", NAME, MOVED)
+    repo.commit("moved")
+    repo.git("checkout", "--quiet", "-b", "third", "main~1")
+    repo.write(NAME, few(10))
+    repo.commit("third")
+    repo.git("checkout", "--quiet", "main")
+    return repo
+
+
+def test_a_checkpoint_is_followed_through_a_rename(moved: Repo) -> None:
+    assert moved.ok("merge", "--plan", "other").startswith(f"{MOVED}: 1 merged by average\n")
+    assert moved.run_theta("merge", "other", "--strategy", "task-arithmetic", "--set", "lambda=0.5").code == 0
+    assert not (moved.path / NAME).exists()
+    assert np.allclose(arrays(moved, MOVED)["a.weight"], LARGE + np.float32(2.5), rtol=0, atol=1e-6)
+    assert "\nTheta-Strategy: task-arithmetic lambda=0.5 (1 parameters)\n" in message(moved)
+    assert f"\nTheta-Merged: {MOVED} base=" in message(moved)
+
+
+def test_several_branches_of_which_one_renamed_the_checkpoint(moved: Repo) -> None:
+    moved.ok("merge", "other", "third")
+    assert not (moved.path / NAME).exists()
+    assert np.allclose(arrays(moved, MOVED)["a.weight"], LARGE + np.float32(5), rtol=0, atol=1e-5)
+    assert moved.git("log", "-1", "--format=%P").count(" ") == 2
+    assert f"\nTheta-Merged: {MOVED} base=" in message(moved)
+    assert moved.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_rename_that_git_is_told_not_to_follow(moved: Repo, heeds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting is heeded by some versions of Git; the real one is asked by a merge."""
+    moved.git("config", "diff.renames", "false")
+    assert moved.theta("merge", "--plan", "other").code == moved.run_theta("merge", "other").code
+    moved.run_git("reset", "--quiet", "--hard", "HEAD~1" if (moved.path / MOVED).exists() else "HEAD")
+    monkeypatch.setattr(joining, "_ORT_THAT_CAN_DO_WITHOUT", (2, 0) if heeds else (99, 0))
+    done = moved.theta("merge", "--plan", "other")
+    if heeds:
+        assert (done.code, done.out) == (1, f"{NAME}: conflict: one side deleted it, and another changed it\n")
+        moved.git("config", "merge.renames", "true")
+        done = moved.theta("merge", "--plan", "other")
+    assert done.code == 0
+    assert done.out.startswith(f"{MOVED}: 1 merged by average\n")
+
+
+def test_a_look_ahead_at_files_that_git_will_not_put_together(moved: Repo) -> None:
+    moved.git("mv", NAME, "elsewhere.safetensors")
+    moved.commit("moved, too")
+    both = f"{NAME}: conflict: the sides renamed it, to elsewhere.safetensors and to {MOVED}\n"
+    for branch, said in (("other", both), ("gone", f"{NAME}: conflict: one side deleted it, and another changed it\n")):
+        if branch == "gone":
+            moved.git("checkout", "--quiet", "-b", branch, "main~2")
+            moved.git("rm", "--quiet", NAME)
+            moved.commit("gone")
+            moved.git("checkout", "--quiet", "main")
+        done = moved.theta("merge", "--plan", branch)
+        assert (done.code, done.out) == (1, said)
+        [row] = json.loads(moved.theta("merge", "--plan", "--json", branch).out)["conflicts"]
+        assert said == f"{row['path']}: conflict: {row['reason']}\n"
+        assert moved.run_theta("merge", branch).code == 1
+        moved.git("merge", "--abort")
+    assert "elsewhere.safetensors: 1 merged by average" in moved.ok("merge", "--plan", "third")
 
 
 def test_a_merge_that_is_not_concluded_is_left_alone(three: Repo) -> None:

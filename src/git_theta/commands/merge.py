@@ -15,7 +15,7 @@ from git_theta.errors import ConflictError, DataError
 from git_theta.names import shown, shown_path
 
 if TYPE_CHECKING:
-    from git_theta.joining import Branches, File
+    from git_theta.joining import Branches, Clash, File
     from git_theta.outcome import Versions
     from git_theta.rules import Rule, Rules
     from git_theta.threeway import Decision, Plan
@@ -61,12 +61,12 @@ def command(
         print("Already up to date.")
         return 0
     branch = tuple(joined.named)
-    found = list(joining.files(place.repository, joined))
+    found, clashes = joining.files(place.repository, joined)
     plans = _plans(place, found, chosen, merging.rules(place, [file.path for file in found]) if found else {})
     if only_plan or len(joined.others) > 1:  # otherwise Git starts our driver, which says it
         _warn(place, plans)
     if only_plan:
-        return _print_plan(_looked_at(place, plans), as_json=as_json)
+        return _print_plan(_looked_at(place, plans), clashes, as_json=as_json)
     if len(joined.others) > 1:
         return _merge_all(place, joined, branch, plans, message)
     return _merge(place, branch[0], chosen, plans, message)
@@ -146,20 +146,20 @@ def _warn(place: Place, plans: Sequence[_Planned]) -> None:
 
 
 def _looked_at(place: Place, plans: Sequence[_Planned]) -> list[_Planned]:
-    """The plans with conflicts in what the files say beside their parameters, where their layouts are here."""
-    from git_theta import outcome
+    """The plans with the conflicts that more than the manifests tells, where their objects are here."""
+    from git_theta import reconciliation
 
     made = []
     with merging.merger(place) as merger:
         for one in plans:
             decisions = one.plan.decisions
             with suppress(DataError):  # without them, what the manifests tell is what can be told
-                decisions = outcome.outlook(one.plan, one.file.versions, one.rules, merger.depot)
+                decisions = reconciliation.outlook(one.plan, one.file.versions, one.rules, merger.depot)
             made.append(replace(one, plan=replace(one.plan, decisions=decisions)))
     return made
 
 
-def _print_plan(plans: Sequence[_Planned], *, as_json: bool) -> int:
+def _print_plan(plans: Sequence[_Planned], clashes: Sequence["Clash"], *, as_json: bool) -> int:
     """Say what would happen; the exit code says whether there would be conflicts."""
     from git_theta import reconciliation
 
@@ -167,27 +167,30 @@ def _print_plan(plans: Sequence[_Planned], *, as_json: bool) -> int:
         rows = [
             {"path": shown_path(one.file.path), "decisions": reconciliation.rows(one.plan.decisions)} for one in plans
         ]
-        output.print_json({"files": rows})
-    elif not plans:
+        left = [{"path": shown_path(one.path), "reason": one.reason} for one in clashes]
+        output.print_json({"files": rows, "conflicts": left})
+    elif not plans and not clashes:
         print("no checkpoint was changed on both sides: Git takes the changes of each side as they are")
     for planned in () if as_json else plans:
         counts = _counts(planned.plan)
         print(f"{shown_path(planned.file.path)}: {', '.join(counts) if counts else 'nothing to do'}")
         table = [
-            (shown(one.name), one.action.value, one.strategy or one.reason or one.case.value)
+            (shown(one.name), one.action.value, one.reason or one.strategy or one.case.value)
             for one in _notable(planned.plan)
         ]
         output.print_table(("", "", ""), table[:_MOST_LISTED])
         if len(table) > _MOST_LISTED:
             print(f"... and {len(table) - _MOST_LISTED:,} more; for all of them: --json")
-    return 1 if any(one.plan.conflicts for one in plans) else 0
+    for one in () if as_json else clashes:
+        print(f"{shown_path(one.path)}: conflict: {one.reason}")
+    return 1 if clashes or any(one.plan.conflicts for one in plans) else 0
 
 
 def _counts(plan: "Plan") -> list[str]:
     counts: dict[str, int] = {}
     for one in plan.decisions:
         if one.case.value != "unchanged":
-            what = f"merged by {one.strategy}" if one.strategy else one.action.value
+            what = f"merged by {one.strategy}" if one.action.value == "merge" else one.action.value
             counts[what] = counts.get(what, 0) + 1
     return [f"{number:,} {what}" for what, number in sorted(counts.items())]
 
@@ -243,7 +246,7 @@ def _merge_all(
     """Merge several branches in one commit, all or nothing; the exit code."""
     from git_theta import joining, manifest
 
-    made: dict[bytes, bytes] = {}
+    made: list[tuple[File, bytes]] = []
     with merging.merger(place) as merger, output.progress(sum(one.file.versions.ours.size for one in plans)) as begin:
         for one in plans:
             outcome = merger.merge(
@@ -256,7 +259,7 @@ def _merge_all(
                     f"'{shown(first.name)}': {first.reason}; nothing was merged: name a strategy for it in a rule, or "
                     "merge one branch after the other"
                 )
-            made[one.file.path] = manifest.format(outcome.manifest)
+            made.append((one.file, manifest.format(outcome.manifest)))
     said = message or f"Merge branches {', '.join(repr(shown(name)) for name in names)}"
     text = _signed(place, f"{said}\n".encode(), joining.trailers(_rows(plans)))
     commit = joining.octopus(place.repository, joined, made, text.decode())
