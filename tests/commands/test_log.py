@@ -88,6 +88,56 @@ def test_a_merge_is_compared_with_its_first_parent(history: Repo) -> None:
     assert (first["subject"], first["counts"]) == ("Merge branch 'side'", {"changed": 1})
 
 
+def summary(repo: Repo, *words: str) -> list[tuple[object, object, object]]:
+    return [(row["subject"], row["counts"], row.get("renamed_from")) for row in commits(repo, *words)]
+
+
+def test_renames_are_followed_on_each_branch_by_itself(history: Repo) -> None:
+    """The file was renamed on a branch, twice, and trained under both names, while it was trained on main."""
+    history.git("checkout", "--quiet", "-b", "side", "HEAD~2")
+    history.git("mv", "old.safetensors", "[new].safetensors")
+    history.commit("side moves")
+    history.write("[new].safetensors", model(trained(LARGE), trained(SMALL)))
+    history.commit("side trains")
+    (history.path / "sub").mkdir()
+    history.git("mv", "[new].safetensors", f"sub/{NAME}")
+    history.commit("side moves again")
+    history.git("checkout", "--quiet", "-b", "trunk", "HEAD~3")
+    history.write("old.safetensors", model(trained(trained(LARGE))))
+    history.commit("trunk trains")
+    history.git("merge", "--quiet", "--no-edit", "side")
+    assert history.read(f"sub/{NAME}") == model(trained(trained(LARGE)), trained(SMALL))
+    side: list[tuple[object, object, object]] = [
+        ("side moves again", {}, "[new].safetensors"),
+        ("side trains", {"changed": 1}, None),
+        ("side moves", {}, "old.safetensors"),
+        ("train", {"changed": 1}, None),
+        ("first", {"added": 2}, None),
+    ]
+    merge, trunk = (
+        ("Merge branch 'side' into trunk", {"changed": 1}, "old.safetensors"),
+        ("trunk trains", {"changed": 1}, None),
+    )
+    found = summary(history, f"sub/{NAME}")
+    assert found[0] == merge
+    assert sorted(found, key=str) == sorted([merge, trunk, *side], key=str)
+    assert found[-2:] == side[-2:]
+    assert summary(history, "side", f"sub/{NAME}") == side
+    assert [row[0] for row in summary(history, "--param", "small", f"sub/{NAME}")] == [merge[0], "side trains", "first"]
+    assert "renamed from [new].safetensors" in history.ok("log", f"sub/{NAME}")
+
+
+def test_another_file_that_took_the_old_name_is_another_story(history: Repo) -> None:
+    history.write("old.safetensors", model(trained(trained(LARGE)), SMALL))
+    history.commit("another")
+    history.git("rm", "--quiet", NAME)
+    history.commit("gone")
+    assert [row[:2] for row in summary(history, NAME)][:2] == [("gone", {"removed": 3}), ("grow", {"added": 1})]
+    assert [row[0] for row in summary(history, NAME)] == ["gone", "grow", "move", "train", "first"]
+    # Of one path, what was there before is told as well.
+    assert [row[0] for row in summary(history, "old.safetensors")] == ["another", "move", "train", "first"]
+
+
 def test_commits_are_named_by_a_few_characters(history: Repo) -> None:
     head = history.git("rev-parse", "HEAD").strip()
     assert history.ok("log", NAME).splitlines()[1].split()[0] == head[:10]

@@ -66,15 +66,23 @@ class Comparer:
         """The version in a file."""
         return versions.of_file(path, self._store, self._settings.thread_count)
 
-    def compare(self, before: Version | None, after: Version | None, paths: Sequence[bytes], show: Show) -> None:
-        """Compare two versions, and show how they differ, if they do, under the old and the new path."""
+    def compare(
+        self,
+        before: Version | None,
+        after: Version | None,
+        paths: Sequence[bytes],
+        show: Show,
+        *,
+        always: bool = False,
+    ) -> None:
+        """Compare two versions, and show how they differ, if they do or `always`, under the old and the new path."""
         if before and after and self._ledger is None and self.place and self._keeps:
             path = self.place.repository.theta_dir / "statistics.sqlite"
             self._ledger = self._stack.enter_context(closing(Ledger(path, self._settings.sharing)))
         measure = comparison.Measuring(self._room, self._settings.thread_count, self._ledger, _progress, self._extras)
         compared = comparison.of(before, after, measure, self._is_chosen)
         self._room -= compared.measured_bytes
-        if compared.changes.items or not (compared.is_empty or self._patterns):
+        if always or compared.changes.items or not (compared.is_empty or self._patterns):
             show.one(paths, compared)
 
     def _is_chosen(self, name: str) -> bool:

@@ -1,16 +1,14 @@
 """`git theta log`: the history of a checkpoint, a line for each commit that changed it."""
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from git_theta.commands import output
-from git_theta.commands.place import Place, open_place
+from git_theta.commands.place import open_place
 from git_theta.errors import InputError, ManifestError
 from git_theta.names import shown, shown_path
 
@@ -18,24 +16,12 @@ if TYPE_CHECKING:
     from git_theta.commands.comparer import Comparer
     from git_theta.comparison import Comparison
     from git_theta.statistics import Statistics
+    from git_theta.trail import Touch
 
 __all__ = ["command"]
 
-_FIELDS = "%x01%H%x00%ad%x00%an%x00%s%x00"
 _SHORT = 10  # characters of a commit's id; Git abbreviates either those of blobs as well, or none
 _MOST_UPDATES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A commit that changed the file, and the oids of its blobs before and after, "" for none."""
-
-    commit: str
-    date: str
-    author: str
-    subject: str
-    before: str
-    after: str
 
 
 @click.command(short_help="Show the history of a checkpoint, a line for each commit.")
@@ -60,6 +46,7 @@ def command(
     Each has a line: what became of how many parameters, the bytes that it added to the store, how they are stored, and
     how much changed, relative to the weights.
     """
+    from git_theta import trail
     from git_theta.commands.comparer import Comparer
     from git_theta.depot import make_ready
 
@@ -73,12 +60,12 @@ def command(
     revision = words[0] if len(words) == 2 else "HEAD"
     if place.repository.head() is None and revision == "HEAD":
         raise InputError("there is no commit yet")
-    rows: list[tuple[_Entry, Comparison | None]] = []
+    rows: list[tuple[Touch, Comparison | None]] = []
     with Comparer(place, patterns, stats) as comparer:
-        for entry in _entries(place, revision, path):
-            compared = _compared(comparer, path, entry)
+        for touch in trail.trail(place.repository, revision, path):
+            compared = _compared(comparer, touch, always=not patterns)
             if compared is not None or not patterns:
-                rows.append((entry, compared))
+                rows.append((touch, compared))
             if len(rows) == max_count:
                 break
     if not rows:
@@ -88,11 +75,11 @@ def command(
 
 
 def _show(
-    path: str, rows: "Sequence[tuple[_Entry, Comparison | None]]", page: Path | None, *, as_json: bool, opens: bool
+    path: str, rows: "Sequence[tuple[Touch, Comparison | None]]", page: Path | None, *, as_json: bool, opens: bool
 ) -> None:
     headers, right = ("commit", "date", "parameters", "stored", "as", "|change|", ""), (3, 5)
     document = {"path": path, "commits": [_document(*row) for row in rows]}
-    table = [_row(entry, compared) for entry, compared in rows]
+    table = [_row(*row) for row in rows]
     if opens or page is not None:
         from git_theta.commands import html_output
 
@@ -103,33 +90,6 @@ def _show(
         output.print_json(document)
     else:
         output.print_table(headers, table, right)
-
-
-def _entries(place: Place, revision: str, path: bytes) -> Iterator[_Entry]:
-    """The commits that changed the file, merges beside their first parent."""
-    text = place.repository.git(
-        "log",
-        "--follow",
-        "--raw",
-        "-z",
-        "--no-abbrev",
-        "--diff-merges=first-parent",
-        "--date=short",
-        f"--format={_FIELDS}",
-        "--end-of-options",
-        revision,
-        "--",
-        os.fsdecode(path),
-    )
-    for part in text.split(b"\1")[1:]:
-        fields = part.split(b"\0")
-        commit, date, author, subject = (field.decode("utf-8", "replace") for field in fields[:4])
-        raw = next((field for field in fields[4:] if field.lstrip(b"\n").startswith(b":")), None)
-        if raw is None:
-            continue
-        oids = raw.lstrip(b"\n:").decode().split(" ")[2:4]
-        before, after = (oid if oid.strip("0") else "" for oid in oids)
-        yield _Entry(commit, date, author, subject, before, after)
 
 
 class _Taken:
@@ -147,31 +107,40 @@ class _Taken:
         """There is nothing to end."""
 
 
-def _compared(comparer: "Comparer", path: bytes, entry: _Entry) -> "Comparison | None":
-    """What a commit changed; None where that is nothing that was asked for, or where it has no manifest."""
+def _compared(comparer: "Comparer", touch: "Touch", *, always: bool) -> "Comparison | None":
+    """What a commit changed; None where that is nothing, unless `always`, or where it has no manifest."""
     taken = _Taken()
     try:
-        before, after = (comparer.of_blob(oid) if oid else None for oid in (entry.before, entry.after))
+        before, after = (comparer.of_blob(oid) if oid else None for oid in (touch.before, touch.after))
     except ManifestError:
         return None
-    comparer.compare(before, after, [path], taken)
+    comparer.compare(before, after, [touch.path], taken, always=always)
     return taken.compared
 
 
-def _row(entry: _Entry, compared: "Comparison | None") -> tuple[str, ...]:
-    head = entry.commit[:_SHORT], entry.date
+def _row(touch: "Touch", compared: "Comparison | None") -> tuple[str, ...]:
+    head = touch.commit[:_SHORT], touch.date
     if compared is None:
-        return *head, "stored as it is", "", "", "", shown(entry.subject)
+        return *head, "stored as it is", "", "", "", shown(touch.subject)
     stored = output.size(compared.changes.added_bytes) if compared.after else ""
     found = _total(compared)
     relative = None if found is None else found.relative
     amount = "" if relative is None else f"{100 * relative:.3g}%"
-    return *head, _counts(compared), f"+{stored}" if stored else "", _updates(compared), amount, shown(entry.subject)
+    return (
+        *head,
+        _counts(touch, compared),
+        f"+{stored}" if stored else "",
+        _updates(compared),
+        amount,
+        shown(touch.subject),
+    )
 
 
-def _counts(compared: "Comparison") -> str:
+def _counts(touch: "Touch", compared: "Comparison") -> str:
     counts = Counter(change.kind.value for change in compared.changes.items)
     words = [f"{number:,} {kind}" for kind, number in counts.most_common()]
+    if touch.old_path != touch.path:
+        words.append(f"renamed from {shown_path(touch.old_path)}")
     return ", ".join(words) or "only beside them"
 
 
@@ -190,14 +159,16 @@ def _total(compared: "Comparison") -> "Statistics | None":
     return total(found) if found and len(found) == len(changes) else None
 
 
-def _document(entry: _Entry, compared: "Comparison | None") -> dict[str, object]:
+def _document(touch: "Touch", compared: "Comparison | None") -> dict[str, object]:
     row: dict[str, object] = {
-        "commit": entry.commit,
-        "date": entry.date,
-        "author": entry.author,
-        "subject": entry.subject,
+        "commit": touch.commit,
+        "date": touch.date,
+        "author": touch.author,
+        "subject": touch.subject,
         "is_manifest": compared is not None,
     }
+    if touch.old_path != touch.path:
+        row["renamed_from"] = shown_path(touch.old_path)
     if compared is not None:
         found = _total(compared)
         row["counts"] = dict(Counter(change.kind.name.lower() for change in compared.changes.items))

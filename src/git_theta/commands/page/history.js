@@ -7,7 +7,8 @@
   const NAMES = { converted: "dtype changed", views: "views changed" };
 
   const pairs = (object) => Object.entries(object).sort(([, one], [, two]) => two - one);
-  const counts = (commit) => pairs(commit.counts).map(([kind, number]) => counted(number) + " " + (NAMES[kind] || kind)).join(", ") || "only beside them";
+  const counts = (commit) => pairs(commit.counts).map(([kind, number]) => counted(number) + " " + (NAMES[kind] || kind))
+    .concat(commit.renamed_from ? ["renamed from " + shownPath(commit.renamed_from)] : []).join(", ") || "only beside them";
   const updates = (commit) => pairs(commit.updates).map(([name, number]) => counted(number) + " " + shown(name)).join(", ");
   const total = (object) => Object.values(object).reduce((sum, number) => sum + number, 0);
   const stored = (value, text) => ({
