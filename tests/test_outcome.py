@@ -192,6 +192,28 @@ def test_a_cast_on_one_side_is_followed(depot: Depot) -> None:
     assert_same(found, {**BASE, "a": (LARGE + 1).astype("<f2")})
 
 
+@pytest.mark.parametrize("size", [(200, 300), (4, 5)], ids=["large", "small"])
+@pytest.mark.parametrize("dtype", ["<f2", "<f8"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_cast_on_both_sides_is_no_change_on_one(
+    depot: Depot, size: tuple[int, int], dtype: str, swapped: bool
+) -> None:
+    old = LARGE[: size[0], : size[1]].copy()
+    trained = (old + 1).astype(dtype)
+    trained[0, 0] = np.nan  # taken bit for bit, whatever it is
+    ours, theirs = [old.astype(dtype), trained][:: -1 if swapped else 1]
+    made, found = merged(SAFETENSORS, depot, {**BASE, "a": old}, {**BASE, "a": ours}, {**BASE, "a": theirs})
+    assert made.conflicts == ()
+    assert_same(found, {**BASE, "a": trained})
+
+
+def test_casts_of_two_trained_values_are_merged_in_their_dtype(depot: Depot) -> None:
+    one, other = ((LARGE + step).astype("<f8") for step in (1, 3))
+    made, found = merged(SAFETENSORS, depot, BASE, {**BASE, "a": one}, {**BASE, "a": other})
+    assert made.conflicts == ()
+    assert_same(found, {**BASE, "a": (one + other) * 0.5})
+
+
 def test_a_cast_of_other_values_is_merged_in_its_dtype(depot: Depot) -> None:
     half = (LARGE + 3).astype("<f2")
     made, found = merged(SAFETENSORS, depot, BASE, {**BASE, "a": half}, {**BASE, "a": LARGE + 1})

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from git_theta import git, hooks, installation, lfs, pointers, tracked, transfer
-from git_theta.errors import RepositoryError, TransferError
+from git_theta import git, hooks, installation, lfs, plugins, pointers, tracked, transfer
+from git_theta.config import SECTIONS, read_settings
+from git_theta.errors import ManifestError, RepositoryError, TransferError
 from git_theta.git import Repository
 from git_theta.names import shown_path
 from git_theta.store import Store
@@ -33,6 +34,7 @@ def examine(repository: Repository | None, store: Store | None) -> Iterator[Find
     yield from _settings(repository)
     if repository is not None and store is not None:
         yield from _hook(repository)
+        yield from _updates(repository)
         yield from _remotes(repository)
         if repository.worktree is not None:
             yield from _files(repository, store)
@@ -86,6 +88,15 @@ def _program(key: str, command: str) -> Iterator[Finding]:
         program = command
     if shutil.which(program) is None:
         yield Finding(f"{key} names {shown_path(program)}, which cannot be run", "git theta install")
+
+
+def _updates(repository: Repository) -> Iterator[Finding]:
+    """Updates that the settings name and that nobody has installed; settings that mean nothing end every command."""
+    for name in read_settings(repository.config(*SECTIONS), os.environ).updates:
+        try:
+            plugins.update(name)
+        except ManifestError as error:
+            yield Finding(f"theta.updates: {error}", "git config --unset theta.updates, or install what is missing")
 
 
 def _hook(repository: Repository) -> Iterator[Finding]:

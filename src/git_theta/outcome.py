@@ -259,7 +259,7 @@ def _keep_large(work: _Work, intake: Intake, one: Decision) -> Record | str:
 def _keep_recipe(work: _Work, intake: Intake, one: Decision, closest: Record) -> _Kept | None:
     """The digest and the steps of a mean of two sides, stored as its recipe; None where it is none, or not finite."""
     _, sides = _inputs(one, work.versions)
-    if one.strategy != AVERAGE.name or work.backend is not None or any(side.dtype != one.dtype for side in sides):
+    if one.strategy != AVERAGE.name or work.backend is not None or one.case is Case.DTYPE:
         return None
     steps = recipe.mean(sides, Options(one.options).shares(len(sides)), work.depot)
     if steps is None or not intake.holds(steps):
@@ -368,10 +368,10 @@ def _merged(work: _Work, one: Decision, known: Shared | None = None) -> Runs:
     """
     base, sides = _inputs(one, work.versions)
     if one.case is Case.DTYPE and base is not None:
-        changed, other = sides if sides[0].dtype != base.dtype else reversed(sides)
-        if _is_cast(work, base, changed):
-            yield from _converted(work, other, changed.dtype)
-            return
+        for changed, other in (sides, sides[::-1]):
+            if changed.dtype != base.dtype and _is_cast(work, base, changed):
+                yield from _converted(work, other, changed.dtype)
+                return
     strategy = plugins.merge(one.strategy)
     if not (strategy.needs_base or strategy.uses_base):
         base = None
@@ -446,6 +446,9 @@ def _is_cast(work: _Work, base: Record, changed: Record) -> bool:
 
 
 def _converted(work: _Work, record: Record, dtype: str) -> Runs:
+    if record.dtype == dtype:
+        yield from value.runs(record, work.depot.store)
+        return
     stream = _stream(work, record)
     word = DTYPES[record.dtype].word
     count = record.size // word

@@ -44,8 +44,9 @@ STRATEGY_KEY = "theta.merge.strategy"
 OPTIONS_KEY = "theta.merge.options"
 ATTRIBUTE = "theta-merge"
 
-_MAX_TEXT_LENGTH = 2**20
-_MAX_RULES = 1000
+_MAX_TEXT_LENGTH = 2**24
+_MAX_RULES = 20_000
+"""As many as `reconciliation` may have written down; a system may take less in an environment."""
 _FIELDS = ("pattern", "strategy", "options", "added", "grown", "files")
 _WITHOUT_VALUE = ("unspecified", "set", "unset")
 

@@ -56,8 +56,8 @@ class Decision:
     """What becomes of one parameter, and what it is called in each version that has it.
 
     `name` is its name in the result. With MERGE, `strategy` and `options` say how, and `dtype` and `shape` what comes
-    of it. Where DTYPE is merged and the side that changed the dtype changed nothing else, the other's value is
-    converted. With CONFLICT the result has what ours has, and `reason` says why. `views` are those of the result.
+    of it. Where DTYPE is merged and a side that changed the dtype changed nothing else, the other's value is taken, in
+    that dtype. With CONFLICT the result has what ours has, and `reason` says why. `views` are those of the result.
     `sides` are the versions that are merged, or the one that is taken, where there are more than two: 0 is ours, and
     then it has one name in all of them.
     """

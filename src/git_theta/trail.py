@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from git_theta import git
 from git_theta.git import Repository
 
 __all__ = ["Touch", "trail"]
@@ -105,7 +104,7 @@ def _walk(
 def _commits(repository: Repository, revision: str, names: Sequence[bytes]) -> list[_Commit]:
     """The commits that changed a file of one of these names, children first; parents are the next such commits."""
     how = ("log", "-z", "--parents", "--date-order", "--date=short", f"--format={'%x00'.join(_FIELDS)}")
-    text = _git(repository, *how, "--end-of-options", revision, "--", *map(_text, names))
+    text = repository.git(*how, "--end-of-options", revision, "--", *map(_text, names))
     fields = [field.decode("utf-8", "replace") for field in text.split(b"\0")[:-1]]
     rows = (fields[start : start + len(_FIELDS)] for start in range(0, len(fields), len(_FIELDS)))
     return [_Commit(oid, tuple(parents.split()), *rest) for oid, parents, *rest in rows]
@@ -114,7 +113,7 @@ def _commits(repository: Repository, revision: str, names: Sequence[bytes]) -> l
 def _parents(repository: Repository, commits: Sequence[str]) -> list[tuple[str, str]]:
     """Each commit with each of its own parents."""
     asked = "".join(f"{commit}\n" for commit in commits)
-    text = _git(repository, "rev-list", "--no-walk=unsorted", "--parents", "--stdin", stdin=asked.encode())
+    text = repository.git("rev-list", "--no-walk=unsorted", "--parents", "--stdin", stdin=asked.encode())
     lines = [line.split() for line in (text.decode() if commits else "").splitlines()]
     return [(commit, parent) for commit, *parents in lines for parent in parents]
 
@@ -125,7 +124,7 @@ def _rows(
     """What became of files between each commit and its parent, "" for none, as diff-tree has it with these words."""
     asked = "".join(f"{commit} {parent}".rstrip() + "\n" for commit, parent in pairs)
     options = ("diff-tree", "--stdin", "--always", "--root", "-r", "-z", "--raw", "--no-abbrev", "-M")
-    text = _git(repository, *options, *map(_text, words), stdin=asked.encode()) if pairs else b""
+    text = repository.git(*options, *map(_text, words), stdin=asked.encode()) if pairs else b""
     fields = iter(text.split(b"\0")[:-1])
     found: dict[tuple[str, str], list[_Row]] = {}
     left = iter(pairs)
@@ -147,7 +146,3 @@ def _oid(text: str) -> str:
 
 def _text(word: str | bytes) -> str:
     return word if isinstance(word, str) else word.decode("utf-8", "surrogateescape")
-
-
-def _git(repository: Repository, *words: str, stdin: bytes = b"") -> bytes:
-    return git.run(["--literal-pathspecs", *words], cwd=repository.base, stdin=stdin)

@@ -405,8 +405,7 @@ def _blame(pieces: Sequence[Piece], store: Store, found: str) -> str:
         if not store.path(piece.oid).exists():
             raise MissingObjectError(f"object {piece.oid} is not on this machine")
         if not store.is_intact(piece.oid):
-            where = store.root / "objects"
-            return f"object {piece.oid} is damaged; remove it from {where} and copy it from a clone where it is whole"
+            return f"object {piece.oid} is damaged; to set it aside and fetch it anew: git theta fsck, git theta fetch --all"
     return f"its objects are whole, but rebuild {found}: the manifest is wrong"
 
 

@@ -56,6 +56,15 @@ def test_settings(repo: Repo, key: str, value: str | None, problem: str) -> None
     assert findings(repo, 0) == []
 
 
+def test_an_update_that_is_not_installed(repo: Repo) -> None:
+    repo.git("config", "theta.updates", "delta,detla")
+    [(said, remedy)] = findings(repo)
+    assert said.startswith("theta.updates: update 'detla' is not installed")
+    assert "git config --unset theta.updates" in remedy
+    repo.git("config", "theta.updates", "delta,dense")
+    assert findings(repo, 0) == []
+
+
 def test_required_in_another_spelling_is_true(repo: Repo) -> None:
     repo.git("config", "--global", "filter.theta.required", "yes")
     assert findings(repo, 0) == []

@@ -225,6 +225,16 @@ def test_untrack_keeps_what_else_a_line_says(repo: Repo) -> None:
     assert repo.read(".gitattributes") == b'"a b" linguist-vendored\r\n*.pt filter=lfs\r\n'
 
 
+def test_untrack_of_what_another_line_tracks_too_says_so(repo: Repo) -> None:
+    repo.track("*.pt")
+    repo.track("sub/a.pt", "b.bin")
+    repo.write("sub/a.pt", b"x")
+    repo.git("add", ".")
+    done = repo.theta("untrack", "sub/a.pt", "b.bin")
+    assert (done.code, done.out) == (0, "no longer tracked: sub/a.pt\nno longer tracked: b.bin\n")
+    assert done.err == "git-theta: sub/a.pt: another line tracks it still; to see which: git theta track\n"
+
+
 def test_untrack_of_what_is_not_tracked_changes_nothing(repo: Repo) -> None:
     repo.track("*.pt")
     before = repo.read(".gitattributes")

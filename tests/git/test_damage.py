@@ -204,7 +204,7 @@ def test_damaged_object_is_named_and_nothing_wrong_written(tracked: Repo, kind: 
     line = complaint(done.err)
     assert line.startswith(f"git-theta: m.st: {where}")
     assert oid in line
-    assert "from a clone" in line or "run: git theta pull" in line
+    assert "git theta fsck, git theta fetch --all" in line or "run: git theta pull" in line
     assert not (tracked.path / "m.st").exists()
     assert (tracked.git("rev-parse", "HEAD"), tracked.git("ls-files", "-s")) == (head, index)
     if where == "the layout" or kind not in ("bit flipped", "garbage of its size", "zeros of its size"):

@@ -19,7 +19,7 @@ _MOST = 20
 
 @click.command(short_help="Check that all objects are here and whole.")
 @click.option("--remote", metavar="NAME", is_flag=False, flag_value="", help="Check what a remote has instead.")
-@click.option("--dry-run", is_flag=True, help="Leave damaged objects where they are.")
+@click.option("--dry-run", "-n", is_flag=True, help="Leave damaged objects where they are.")
 def command(remote: str | None, dry_run: bool) -> int:
     """Check every manifest of every branch, tag, stash, reflog and index, and read every object that they name.
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_MOST_SAID = 5
+
 
 @click.command(short_help="Settle what a merge left undecided in a checkpoint.")
 @click.option("--list", "-l", "listed", is_flag=True, help="Say what is undecided, and change nothing.")
@@ -104,6 +106,9 @@ class _Session:
             conflict = settlement.choose(conflict, rule, undecided)
         with output.progress(conflict.versions.ours.size) as begin:
             made = settlement.settle(self.merger, conflict, self.made.manifest, begin(f"merging {self.path}"))
+        tried = [(one, rule) for one in made.conflicts for rule in rules if rule.matches(one.name)]
+        for one, rule in tried[:_MOST_SAID]:
+            output.complain(shown(one.name), f"'{rule.strategy}' does not settle it: {one.reason}")
         return replace(self, conflict=conflict, made=made)
 
     def print_list(self, *, as_json: bool) -> int:

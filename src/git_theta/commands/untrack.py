@@ -1,5 +1,7 @@
 """`git theta untrack`: the reverse of `git theta track`."""
 
+from contextlib import suppress
+
 import click
 
 from git_theta import attributes, patterns, tracked
@@ -37,6 +39,10 @@ def command(pattern: tuple[str, ...]) -> None:
     patterns.edit(place.repository, place.cwd, text)
     print("\n".join(said))
     after = {entry.path for entry in tracked.entries(place.repository)}
+    for item in pattern:
+        with suppress(InputError):  # a pattern may be no path
+            if place.repository.path_of(item, place.cwd) in after:
+                output.complain(item, "another line tracks it still; to see which: git theta track")
     lost = [entry for entry in before if entry.path not in after]
     for file in tracked.find(place.repository, lost):
         if file.kind is Kind.MANIFEST:
