@@ -7,7 +7,7 @@ once (Git's own merges two at a time, without our driver).
 
 import os
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -97,11 +97,11 @@ def files(repository: Repository, joined: Branches) -> tuple[list[File], list[Cl
 
     A file is followed through a rename as Git's merge does it.
     """
-    found: list[File] = []
-    clashes: list[Clash] = []
     base = joined.base if joined.base is not None else repository.git("mktree", stdin=b"").decode().strip()
     renames = _follows_renames(repository)
     changed = [_changed(repository, base, commit, renames=renames) for commit in (joined.head, *joined.others)]
+    found: list[File] = []
+    clashes = _one_name(repository, changed)
     counts = Counter(path for side in changed for path in side)
     shared = sorted(path for path, count in counts.items() if count > 1)
     for path in shared:
@@ -119,6 +119,20 @@ def files(repository: Repository, joined: Branches) -> tuple[list[File], list[Cl
             new = next((side.path for side in sides if side.path != path), path)
             found.append(File(new, versions, tuple(side.path for side in sides)))
     return found, clashes
+
+
+def _one_name(repository: Repository, changed: Sequence[Mapping[bytes, _Change]]) -> list[Clash]:
+    """The names that the sides gave to different files, one of them a checkpoint."""
+    given: defaultdict[bytes, dict[bytes, str]] = defaultdict(dict)
+    for side in changed:
+        for path, one in side.items():
+            given[one.path] |= {path: one.oid} if one.oid else {}
+    clashes = []
+    for name, files in sorted(given.items()):
+        blobs = repository.blobs(list(files.values()), MAX_MANIFEST_BYTES) if len(files) > 1 else {}
+        if len(blobs) > 1 and any(map(tracked.manifest_in, blobs.values())):
+            clashes.append(Clash(name, "the sides gave its name to different files"))
+    return clashes
 
 
 def _clash(path: bytes, sides: Sequence[_Change]) -> str:

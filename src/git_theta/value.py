@@ -405,7 +405,8 @@ def _blame(pieces: Sequence[Piece], store: Store, found: str) -> str:
         if not store.path(piece.oid).exists():
             raise MissingObjectError(f"object {piece.oid} is not on this machine")
         if not store.is_intact(piece.oid):
-            return f"object {piece.oid} is damaged; to set it aside and fetch it anew: git theta fsck, git theta fetch --all"
+            remedy = "to set it aside and fetch it anew: git theta fsck, git theta fetch --all"
+            return f"object {piece.oid} is damaged; {remedy}"
     return f"its objects are whole, but rebuild {found}: the manifest is wrong"
 
 

@@ -401,6 +401,15 @@ def test_a_look_ahead_at_files_that_git_will_not_put_together(moved: Repo) -> No
         assert said == f"{row['path']}: conflict: {row['reason']}\n"
         assert moved.run_theta("merge", branch).code == 1
         moved.git("merge", "--abort")
+    moved.git("checkout", "--quiet", "-b", "taking", "third")
+    (moved.path / "sub").mkdir()
+    moved.write(MOVED, content(other=LARGE))
+    moved.commit("another file of that name")
+    done = moved.theta("merge", "--plan", "other")
+    assert (done.code, f"{MOVED}: conflict: the sides gave its name to different files\n" in done.out) == (1, True)
+    assert moved.run_theta("merge", "other").code == 1
+    moved.git("merge", "--abort")
+    moved.git("checkout", "--quiet", "main")
     assert "elsewhere.safetensors: 1 merged by average" in moved.ok("merge", "--plan", "third")
 
 
