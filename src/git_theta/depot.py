@@ -10,9 +10,8 @@ from pathlib import Path
 from git_theta import libc
 from git_theta.catalogue import Catalogue
 from git_theta.config import Settings
-from git_theta.errors import SpaceError
 from git_theta.source import FileSource
-from git_theta.store import Store, open_store, reporting_full_disk
+from git_theta.store import Store, check_room, open_store, reporting_full_disk
 
 __all__ = ["Depot", "make_ready", "open_depot", "spooled"]
 
@@ -49,11 +48,7 @@ def spooled(
     fd, path = depot.store.temporary()
     try:
         if size:
-            from shutil import disk_usage  # few need it, and each start of the filter would pay for it
-
-            free = disk_usage(path.parent).free
-            if size > free:
-                raise SpaceError(f"{path.parent}: {size} bytes are needed and {free} are free; nothing was written")
+            check_room(path.parent, size)
         with reporting_full_disk(path.parent):
             for run in itertools.chain(head, packets):
                 view = memoryview(run)

@@ -21,10 +21,11 @@ from pathlib import Path
 from git_theta.config import Settings
 from git_theta.errors import DamagedObjectError, MissingObjectError, RepositoryError, SpaceError
 from git_theta.manifest import Piece
+from git_theta.names import shown_path
 from git_theta.sharing import Sharing
 from git_theta.source import FileSource
 
-__all__ = ["PayloadReader", "PayloadWriter", "Store", "open_store", "reporting_full_disk"]
+__all__ = ["PayloadReader", "PayloadWriter", "Store", "check_room", "open_store", "reporting_full_disk"]
 
 STALE_TEMPORARY_S = 24 * 3600
 _FRESH_S = 1800
@@ -354,6 +355,16 @@ class PayloadReader:
             if self._open[2].size != piece.size:
                 raise DamagedObjectError(f"object {piece.oid} has {self._open[2].size} bytes instead of {piece.size}")
         return self._open[2]
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise SpaceError unless the disk of a folder has room for so many bytes."""
+    from shutil import disk_usage  # few need it, and each start of the filter would pay for it
+
+    free = disk_usage(folder).free
+    if size > free:
+        what = f"{size} bytes are needed and {free} are free"
+        raise SpaceError(f"{shown_path(str(folder))}: {what}; nothing was written")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ is ever written through a symbolic link, nor over a file that changed since it w
 import os
 import re
 import secrets
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from git_theta import indexfile, libc
-from git_theta.errors import ChangedError, MissingObjectError, RepositoryError, SpaceError
+from git_theta.errors import ChangedError, MissingObjectError, RepositoryError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import Manifest, starts_like
 from git_theta.names import shown, shown_path
 from git_theta.source import Stamp, stamp_of
-from git_theta.store import STALE_TEMPORARY_S, Store, reporting_full_disk
+from git_theta.store import STALE_TEMPORARY_S, Store, check_room, reporting_full_disk
 
 if TYPE_CHECKING:
     from git_theta.depot import Depot
@@ -128,11 +127,7 @@ def check_space(writes: Sequence[tuple[Path, int]]) -> None:
         needed[device] = max(needed.get(device, 0), grown.get(device, 0) + size)
         grown[device] = grown.get(device, 0) + size - _freed(path)
     for device, folder in folders.items():
-        free = shutil.disk_usage(folder).free
-        if needed[device] > free:
-            raise SpaceError(
-                f"{shown_path(str(folder))}: {needed[device]} bytes are needed and {free} are free; nothing was written"
-            )
+        check_room(folder, needed[device])
 
 
 def _freed(path: Path) -> int:
