@@ -1,4 +1,4 @@
-"""The trail of a file: the commits that changed it, back through every parent of a merge and through renames.
+"""The trail of a file: the commits that changed it, back through every parent of a merge, renames and copies.
 
 `git log --follow` knows one name at a time, for all branches at once: of a branch that had renamed the file before it
 was merged it shows a removal, and nothing of what came after.
@@ -15,12 +15,15 @@ __all__ = ["Touch", "trail"]
 _MOST_ROUNDS = 100
 """Each finds names that the file had before; a repository may be hostile."""
 
-_FIELDS = ("%H", "%P", "%ad", "%an", "%s")
+_ORIGINS = {"R": "renamed", "C": "copied"}
 
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """A commit that changed the file: its blobs before and after, "" for none, and the path that it had before."""
+    """A commit that changed the file: its blobs before and after, "" for none, and its path.
+
+    `origin` says whether it was "renamed" or "copied" in that commit, from `old_path`; it is "" otherwise.
+    """
 
     commit: str
     date: str
@@ -30,25 +33,22 @@ class Touch:
     after: str
     path: bytes
     old_path: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Commit:
-    oid: str
-    parents: tuple[str, ...]
-    date: str
-    author: str
-    subject: str
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What became of a file between two commits; `old_path` is another one than `path` where it was renamed."""
+    """What became of a file between two commits; `status` is the letter of git-diff-tree(1)."""
 
+    status: str
     before: str
     after: str
     old_path: bytes
     path: bytes
+
+
+_Pair = tuple[str, str]
+"""A commit and a parent of it, "" for none."""
 
 
 def trail(repository: Repository, revision: str, path: bytes) -> list[Touch]:
@@ -56,87 +56,82 @@ def trail(repository: Repository, revision: str, path: bytes) -> list[Touch]:
 
     Merges stand beside their first parent.
     """
+    graph = _graph(repository, "--end-of-options", revision, "--")
     names = {path: None}
-    checked: set[str] = set()
-    touches: list[Touch] = []
+    origins: dict[_Pair, dict[bytes, _Row]] = {}
+    touched: list[tuple[str, _Row]] = []
     for _ in range(_MOST_ROUNDS):
-        touches, added = _walk(repository, revision, path, list(names))
-        pairs = _parents(repository, [commit for commit in added if commit not in checked])
-        checked.update(added)
-        renamed = _rows(repository, pairs, ("--diff-filter=R",))
-        found = [row.old_path for pair in pairs for row in renamed[pair] if row.path in added[pair[0]]]
-        if not set(found) - names.keys():
+        rows = _rows_of_names(repository, graph, revision, list(names))
+        touched, begun = _walk(graph, path, rows, origins)
+        asked = [pair for pair in begun if pair not in origins]
+        found = _rows(repository, asked, ("-C", "--find-copies-harder", "-l7000", "--diff-filter=RC"))
+        origins |= {pair: {row.path: row for row in found[pair]} for pair in asked}
+        sources = [row.old_path for pair in asked for row in found[pair] if row.path in begun[pair]]
+        if not sources:
             break
-        names |= dict.fromkeys(found)
-    return touches
+        names |= dict.fromkeys(sources)
+    return _touches(repository, touched)
 
 
 def _walk(
-    repository: Repository, revision: str, path: bytes, names: Sequence[bytes]
-) -> tuple[list[Touch], Mapping[str, set[bytes]]]:
-    """The commits that changed the file, as far as it had one of the names; and the paths at which it seems to begin
-    in a commit.
-    """
-    commits = _commits(repository, revision, names)
-    rows = _rows(repository, [(one.oid, parent) for one in commits for parent in one.parents or ("",)], ("--", *names))
+    graph: Mapping[str, Sequence[str]],
+    path: bytes,
+    rows: Mapping[_Pair, Mapping[bytes, _Row]],
+    origins: Mapping[_Pair, Mapping[bytes, _Row]],
+) -> tuple[list[tuple[str, _Row]], Mapping[_Pair, set[bytes]]]:
+    """What the commits of a graph made of the file; and where it seems to begin: its paths, beside such a parent."""
     wanted: defaultdict[str, set[bytes]] = defaultdict(set)
-    wanted.update({one.oid: {path} for one in commits[:1]})
-    touches: list[Touch] = []
-    added: defaultdict[str, set[bytes]] = defaultdict(set)
-    for one in commits:
-        for parent in one.parents or ("",):
-            there = {row.path: row for row in rows[one.oid, parent]}
-            gone = {row.old_path: row for row in rows[one.oid, parent] if row.old_path != row.path}
-            for name in sorted(wanted[one.oid]):
-                row = there.get(name)
-                if row is None and name in gone:  # the old path of another file
-                    row = _Row(gone[name].before, "", name, name)
-                if row is not None and parent in ("", *one.parents[:1]):
-                    kept = one.oid, one.date, one.author, one.subject
-                    touches.append(Touch(*kept, row.before, row.after, row.path, row.old_path))
-                if row is not None and not row.before:
-                    added[one.oid].add(name)
-                if parent:
-                    wanted[parent].add(name if row is None else row.old_path)
-    return touches, added
+    begun: defaultdict[_Pair, set[bytes]] = defaultdict(set)
+    touched: list[tuple[str, _Row]] = []
+    for number, (commit, parents) in enumerate(graph.items()):
+        names = wanted.pop(commit, set()) | ({path} if not number else set())
+        for parent in parents or ("",):
+            for name in sorted(names):
+                row = rows.get((commit, parent), {}).get(name)
+                if row is not None and row.status == "A" and parent:
+                    begun[commit, parent].add(name)
+                    row = origins.get((commit, parent), {}).get(name, row)
+                if row is not None and parent in ("", *parents[:1]):
+                    touched.append((commit, row))
+                wanted[parent].add(name if row is None else row.old_path)
+    return touched, begun
 
 
-def _commits(repository: Repository, revision: str, names: Sequence[bytes]) -> list[_Commit]:
-    """The commits that changed a file of one of these names, children first; parents are the next such commits."""
-    how = ("log", "-z", "--parents", "--date-order", "--date=short", f"--format={'%x00'.join(_FIELDS)}")
-    text = repository.git(*how, "--end-of-options", revision, "--", *map(_text, names))
-    fields = [field.decode("utf-8", "replace") for field in text.split(b"\0")[:-1]]
-    rows = (fields[start : start + len(_FIELDS)] for start in range(0, len(fields), len(_FIELDS)))
-    return [_Commit(oid, tuple(parents.split()), *rest) for oid, parents, *rest in rows]
+def _graph(repository: Repository, *words: str) -> dict[str, tuple[str, ...]]:
+    """Commits with their parents, children first, as git-rev-list(1) has them with these words."""
+    text = repository.git("rev-list", "--date-order", "--parents", *words).decode()
+    return {commit: tuple(parents) for commit, *parents in map(str.split, text.splitlines())}
 
 
-def _parents(repository: Repository, commits: Sequence[str]) -> list[tuple[str, str]]:
-    """Each commit with each of its own parents."""
-    asked = "".join(f"{commit}\n" for commit in commits)
-    text = repository.git("rev-list", "--no-walk=unsorted", "--parents", "--stdin", stdin=asked.encode())
-    lines = [line.split() for line in (text.decode() if commits else "").splitlines()]
-    return [(commit, parent) for commit, *parents in lines for parent in parents]
+def _rows_of_names(
+    repository: Repository, graph: Mapping[str, Sequence[str]], revision: str, names: Sequence[bytes]
+) -> Mapping[_Pair, Mapping[bytes, _Row]]:
+    """What became of the files of these names between commits and their parents, where anything did."""
+    paths = [name.decode("utf-8", "surrogateescape") for name in names]
+    # With --parents, merges are always among them.
+    changed = _graph(repository, "--full-history", "--end-of-options", revision, "--", *paths)
+    pairs = [(commit, parent) for commit in changed for parent in graph[commit] or ("",)]
+    found = _rows(repository, pairs, ("--no-renames", "--", *paths))
+    return {pair: {row.path: row for row in rows} for pair, rows in found.items() if rows}
 
 
-def _rows(
-    repository: Repository, pairs: Sequence[tuple[str, str]], words: Sequence[str | bytes]
-) -> Mapping[tuple[str, str], list[_Row]]:
-    """What became of files between each commit and its parent, "" for none, as diff-tree has it with these words."""
+def _rows(repository: Repository, pairs: Sequence[_Pair], words: Sequence[str]) -> Mapping[_Pair, list[_Row]]:
+    """What became of files between each commit and its parent, as git-diff-tree(1) has it with these words."""
     asked = "".join(f"{commit} {parent}".rstrip() + "\n" for commit, parent in pairs)
-    options = ("diff-tree", "--stdin", "--always", "--root", "-r", "-z", "--raw", "--no-abbrev", "-M")
-    text = repository.git(*options, *map(_text, words), stdin=asked.encode()) if pairs else b""
-    fields = iter(text.split(b"\0")[:-1])
-    found: dict[tuple[str, str], list[_Row]] = {}
+    how = ("diff-tree", "--stdin", "--always", "--root", "-r", "-z", "--raw", "--no-abbrev")
+    text = repository.git(*how, *words, stdin=asked.encode()) if pairs else b""
+    found: dict[_Pair, list[_Row]] = {pair: [] for pair in pairs}
     left = iter(pairs)
     current: list[_Row] = []
+    fields = iter(text.split(b"\0")[:-1])
     for field in fields:
         if not field.startswith(b":"):
-            current = found.setdefault(next(left), [])
+            current = found[next(left)]
             continue
         *_, before, after, status = field.decode().split(" ")
         old = next(fields)
-        new = next(fields) if status[0] in "RC" else old
-        current.append(_Row(_oid(before), _oid(after), old, new))
+        new = next(fields) if status[0] in _ORIGINS else old
+        current.append(_Row(status[0], _oid(before), _oid(after), old, new))
     return found
 
 
@@ -144,5 +139,16 @@ def _oid(text: str) -> str:
     return text if text.strip("0") else ""
 
 
-def _text(word: str | bytes) -> str:
-    return word if isinstance(word, str) else word.decode("utf-8", "surrogateescape")
+def _touches(repository: Repository, touched: Sequence[tuple[str, _Row]]) -> list[Touch]:
+    """What the commits made of the file, with what they say of themselves."""
+    how = ("log", "--no-walk=unsorted", "--stdin", "-z", "--no-show-signature", "--encoding=UTF-8", "--date=short")
+    asked = "".join(f"{commit}\n" for commit in dict.fromkeys(commit for commit, _ in touched))
+    text = repository.git(*how, "--format=%H%x00%ad%x00%an%x00%s", stdin=asked.encode()) if touched else b""
+    fields = [field.decode("utf-8", "replace") for field in text.split(b"\0")[:-1]]
+    said = dict(zip(fields[::4], zip(fields[1::4], fields[2::4], fields[3::4], strict=True), strict=True))
+    touches = []
+    for commit, row in touched:
+        date, author, subject = said[commit]
+        origin = _ORIGINS.get(row.status, "")
+        touches.append(Touch(commit, date, author, subject, row.before, row.after, row.path, row.old_path, origin))
+    return touches

@@ -138,6 +138,79 @@ def test_another_file_that_took_the_old_name_is_another_story(history: Repo) -> 
     assert [row[0] for row in summary(history, "old.safetensors")] == ["another", "move", "train", "first"]
 
 
+def test_a_merge_that_moves_or_adds_the_file_itself(history: Repo) -> None:
+    history.git("checkout", "--quiet", "-b", "side", "HEAD~1")
+    history.write("notes.txt", b"side\n")
+    history.commit("side")
+    history.git("checkout", "--quiet", "main")
+    history.git("merge", "--quiet", "--no-commit", "--no-ff", "side")
+    history.git("mv", NAME, "c.safetensors")
+    history.write("d.safetensors", model(SMALL, LARGE))
+    history.commit("merge")
+    assert [row[::2] for row in summary(history, "c.safetensors")] == [
+        ("merge", NAME),
+        ("grow", None),
+        ("move", "old.safetensors"),
+        ("train", None),
+        ("first", None),
+    ]
+    assert summary(history, "d.safetensors") == [("merge", {"added": 2}, None)]
+
+
+def test_a_copy_has_the_history_of_its_source(history: Repo) -> None:
+    """A checkpoint is put aside, and another one takes its place, in one commit."""
+    history.write("kept.safetensors", history.read(NAME))
+    history.write(NAME, model(trained(trained(LARGE)), SMALL, new=weights(50, 2)))
+    history.commit("keep")
+    [first, *others] = commits(history, "kept.safetensors")
+    assert (first["subject"], first["copied_from"], first["counts"]) == ("keep", NAME, {})
+    assert [row["subject"] for row in others] == ["grow", "move", "train", "first"]
+    assert f"copied from {NAME}" in history.ok("log", "kept.safetensors")
+
+
+def test_merges_that_one_side_or_none_had_a_say_in_are_told(history: Repo) -> None:
+    for name, plus in (("one", 1), ("other", 2)):
+        history.git("checkout", "--quiet", "-b", name, "main")
+        history.write(NAME, model(trained(LARGE), weights(40, plus)))
+        history.commit(name)
+    history.git("checkout", "--quiet", "main")
+    history.git("merge", "--quiet", "--no-ff", "--no-edit", "one")
+    history.git("merge", "--quiet", "--strategy", "ours", "--no-edit", "other")
+    assert [row[0] for row in summary(history, NAME)][:1] != ["Merge branch 'other'"]
+    assert {row[0] for row in summary(history, NAME)} == {
+        "other",
+        "Merge branch 'one'",
+        "one",
+        "grow",
+        "move",
+        "train",
+        "first",
+    }
+
+
+GPG = """#!/bin/sh
+case "$*" in
+*--verify*) echo "[GNUPG:] GOODSIG 1 me"; echo "gpg: Good signature" >&2 ;;
+*) echo "[GNUPG:] SIG_CREATED " >&2
+   printf -- '-----BEGIN PGP SIGNATURE-----\\n\\nx\\n-----END PGP SIGNATURE-----\\n' ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("log.showSignature", "true"), ("i18n.logOutputEncoding", "UTF-16"), ("log.follow", "true")]
+)
+def test_settings_of_git_log_change_nothing(history: Repo, tmp_path: Path, key: str, value: str) -> None:
+    (tmp_path / "gpg").write_text(GPG)
+    (tmp_path / "gpg").chmod(0o755)
+    history.git("config", "gpg.program", str(tmp_path / "gpg"))
+    history.git("commit", "--quiet", "--amend", "--no-edit", "--gpg-sign=me")
+    assert "Good signature" in history.run_git("log", "-1", "--show-signature").out
+    before = summary(history, NAME)
+    history.git("config", key, value)
+    assert summary(history, NAME) == before
+
+
 def test_commits_are_named_by_a_few_characters(history: Repo) -> None:
     head = history.git("rev-parse", "HEAD").strip()
     assert history.ok("log", NAME).splitlines()[1].split()[0] == head[:10]

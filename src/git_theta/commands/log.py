@@ -139,8 +139,8 @@ def _row(touch: "Touch", compared: "Comparison | None") -> tuple[str, ...]:
 def _counts(touch: "Touch", compared: "Comparison") -> str:
     counts = Counter(change.kind.value for change in compared.changes.items)
     words = [f"{number:,} {kind}" for kind, number in counts.most_common()]
-    if touch.old_path != touch.path:
-        words.append(f"renamed from {shown_path(touch.old_path)}")
+    if touch.origin:
+        words.append(f"{touch.origin} from {shown_path(touch.old_path)}")
     return ", ".join(words) or "only beside them"
 
 
@@ -167,8 +167,8 @@ def _document(touch: "Touch", compared: "Comparison | None") -> dict[str, object
         "subject": touch.subject,
         "is_manifest": compared is not None,
     }
-    if touch.old_path != touch.path:
-        row["renamed_from"] = shown_path(touch.old_path)
+    if touch.origin:
+        row[f"{touch.origin}_from"] = shown_path(touch.old_path)
     if compared is not None:
         found = _total(compared)
         row["counts"] = dict(Counter(change.kind.name.lower() for change in compared.changes.items))

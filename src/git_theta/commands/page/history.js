@@ -8,7 +8,8 @@
 
   const pairs = (object) => Object.entries(object).sort(([, one], [, two]) => two - one);
   const counts = (commit) => pairs(commit.counts).map(([kind, number]) => counted(number) + " " + (NAMES[kind] || kind))
-    .concat(commit.renamed_from ? ["renamed from " + shownPath(commit.renamed_from)] : []).join(", ") || "only beside them";
+    .concat(["renamed", "copied"].filter((how) => commit[how + "_from"]).map((how) => how + " from " + shownPath(commit[how + "_from"])))
+    .join(", ") || "only beside them";
   const updates = (commit) => pairs(commit.updates).map(([name, number]) => counted(number) + " " + shown(name)).join(", ");
   const total = (object) => Object.values(object).reduce((sum, number) => sum + number, 0);
   const stored = (value, text) => ({
