@@ -35,9 +35,12 @@ Begin = Callable[[str], Callable[[int], None]]
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What was staged: the updated parameters, and whether the file in the worktree was written."""
+    """What was staged: the updated parameters, those of them that are stored whole all the same, as the steps behind
+    them are too many or too large, and whether the file in the worktree was written.
+    """
 
     parameters: tuple[str, ...]
+    whole: tuple[str, ...]
     written: bool
 
 
@@ -93,13 +96,11 @@ def add(
         differing = _differing(work, here)
         if differing and expected is not None:
             raise InputError(f"parameter '{shown(differing[0])}' is not the base's; put the base there first")
-        if differing:
-            _check_kinds(work, here, "the file")
-            progress = begin(f"storing {shown_path(path)}")
-            _stage(work, _take(work, here.source, lambda size_bytes: progress(2 * size_bytes)), here.source)
-    if not differing:
-        _write(work, here.source.stamp, expected, begin)
-    return Addition(tuple(sorted(work.supplied)), written=not differing)
+        made = _store(work, here, begin) if differing else None
+    made = made or _write(work, here.source.stamp, expected, begin)
+    names = tuple(sorted(work.supplied))
+    whole = tuple(name for name in names if len(made.parameters[name].store) == 1)
+    return Addition(names, whole, written=not differing)
 
 
 def _find(repository: Repository, path: bytes) -> tuple[Path, IndexEntry | None, list[Manifest]]:
@@ -166,7 +167,16 @@ def _check_kinds(work: _Work, cut: _Cut, where: str) -> None:
             raise InputError(f"parameter '{shown(name)}' is {kinds[0]} in {where}, and {kinds[1]} in the base")
 
 
-def _write(work: _Work, seen: Stamp, expected: Path | None, begin: Begin) -> None:
+def _store(work: _Work, here: _Cut, begin: Begin) -> Manifest:
+    """Stage the checkpoint that lies in the file's place."""
+    _check_kinds(work, here, "the file")
+    progress = begin(f"storing {shown_path(work.path)}")
+    made = _take(work, here.source, lambda size_bytes: progress(2 * size_bytes))
+    _stage(work, made, here.source)
+    return made
+
+
+def _write(work: _Work, seen: Stamp, expected: Path | None, begin: Begin) -> Manifest:
     """Put the new checkpoint in the file's place, and stage it: the `expected` one, or what the updates make."""
     status = work.place.stat()
     worktree.check_space([(work.place, status.st_size if expected is None else expected.stat().st_size)])
@@ -182,9 +192,10 @@ def _write(work: _Work, seen: Stamp, expected: Path | None, begin: Begin) -> Non
                     _fill(work, fd, given, progress, applied=expected is None)
                 if hasattr(os, "fchmod"):
                     os.fchmod(fd, stat.S_IMODE(status.st_mode))
-                made = FileSource(fd, "the new file")
-                new = _entry(work, _take(work, made, begin(f"storing {shown_path(work.path)}")))
-                made.check_unchanged()
+                source = FileSource(fd, "the new file")
+                made = _take(work, source, begin(f"storing {shown_path(work.path)}"))
+                new = _entry(work, made)
+                source.check_unchanged()
                 if worktree.stamp(work.place) != seen:
                     raise ChangedError("it was written to meanwhile, and is left as it is; run this again")
                 note = after.enter_context(worktree.settling(work.repository, [new]))
@@ -193,7 +204,8 @@ def _write(work: _Work, seen: Stamp, expected: Path | None, begin: Begin) -> Non
             if staged is not None:
                 work.repository.forget_stat([work.entry or IndexEntry(work.path, "0", "0" * len(staged.oid))])
             raise
-        note(new, work.place, made.stamp)
+        note(new, work.place, source.stamp)
+    return made
 
 
 def _fill(work: _Work, fd: int, given: _Cut, progress: Callable[[int], None], *, applied: bool) -> None:
@@ -223,27 +235,26 @@ def _applying(work: _Work, name: str) -> Callable[[], Iterator[bytes | memoryvie
     return runs
 
 
-def _take(work: _Work, source: FileSource, progress: Callable[[int], None]) -> bytes:
-    """The manifest's text for a file, after storing it by the updates; raises InputError where they do not give it."""
+def _take(work: _Work, source: FileSource, progress: Callable[[int], None]) -> Manifest:
+    """The manifest of a file, after storing it by the updates; raises InputError where they do not give it."""
     from git_theta import checkpoint
 
-    made = checkpoint.take(source, work.depot, work.known, supplied=work.supplied, progress=progress)
-    return manifest.format(made)
+    return checkpoint.take(source, work.depot, work.known, supplied=work.supplied, progress=progress)
 
 
-def _stage(work: _Work, text: bytes, source: FileSource) -> None:
+def _stage(work: _Work, made: Manifest, source: FileSource) -> None:
     """Have the index say that the file at the path is this manifest's."""
-    new = _entry(work, text)
+    new = _entry(work, made)
     if worktree.stamp(work.place) != source.stamp:
         raise ChangedError("it was written to while it was read; run this again")
     with worktree.settling(work.repository, [new]) as note:
         note(new, work.place, source.stamp)
 
 
-def _entry(work: _Work, text: bytes) -> IndexEntry:
+def _entry(work: _Work, made: Manifest) -> IndexEntry:
     """The entry of the index for a manifest, which is written into the object database."""
     if work.entry is not None:
         mode = work.entry.mode
     else:
         mode = "100755" if work.place.stat().st_mode & stat.S_IXUSR else "100644"
-    return IndexEntry(work.path, mode, work.repository.write_blob(text))
+    return IndexEntry(work.path, mode, work.repository.write_blob(manifest.format(made)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from git_theta import history, transfer
-from git_theta.errors import ManifestError, TransferError
+from git_theta.errors import ManifestError, RepositoryError, TransferError
 from git_theta.git import Repository
 from git_theta.history import Found
 from git_theta.store import Store
@@ -143,7 +143,7 @@ def spare(repository: Repository, store: Store, needed: Mapping[str, int], remot
             else:
                 found.only_here[path.name] = status.st_size
     for remote in remotes:
-        with suppress(TransferError):  # a remote that cannot be reached vouches for nothing
+        with suppress(TransferError, RepositoryError):  # a remote that cannot be reached vouches for nothing
             for oid, size in transfer.vouched(repository, remote, found.only_here).items():
                 found.elsewhere[oid] = size
                 del found.only_here[oid]

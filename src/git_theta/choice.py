@@ -20,7 +20,6 @@ from git_theta.updates.dense import DENSE
 from git_theta.updates.floats import FLOATS
 from git_theta.updates.stream import Stream
 from git_theta.value import (
-    MAX_HELD_BYTES,
     HeldValue,
     Shared,
     SourceValue,
@@ -31,10 +30,13 @@ from git_theta.value import (
     shared,
 )
 
-__all__ = ["MAX_CHAIN", "Unstored", "encode_update", "store_update"]
+__all__ = ["MAX_CHAIN", "MAX_HELD_BYTES", "Unstored", "encode_update", "store_update"]
 
 MAX_CHAIN = 8
 """Steps of a record that is written; each costs time when it is rebuilt."""
+
+MAX_HELD_BYTES = 128 * 2**20
+"""What the updates of a record that is written hold while they decode; one alone may hold as much."""
 
 MARGIN = 0.95
 _STEP_BYTES = 128

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from git_theta import git, tracked
 from git_theta.errors import ConflictError, InputError, RepositoryError
 from git_theta.git import Repository
-from git_theta.manifest import MAX_MANIFEST_BYTES
+from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown_path
 from git_theta.outcome import Versions
 from git_theta.threeway import Decision
@@ -22,6 +22,9 @@ from git_theta.threeway import Decision
 __all__ = ["Branches", "Clash", "File", "branches", "files", "octopus", "trailers"]
 
 _MOST_TRAILERS = 100
+_BLOBS_AT_ONCE = 100
+_RENAME_LIMIT = 7000
+_ONE_BY_ONE = "merge one after the other"
 _MERGE_TREE = (2, 38)
 _ORT, _ORT_THAT_CAN_DO_WITHOUT = (2, 34), (2, 50)
 """The merge that is Git's own since then, and the first one of it that follows no renames if it is told so."""
@@ -98,27 +101,39 @@ def files(repository: Repository, joined: Branches) -> tuple[list[File], list[Cl
     A file is followed through a rename as Git's merge does it.
     """
     base = joined.base if joined.base is not None else repository.git("mktree", stdin=b"").decode().strip()
-    renames = _follows_renames(repository)
-    changed = [_changed(repository, base, commit, renames=renames) for commit in (joined.head, *joined.others)]
+    how = _renames(repository)
+    changed = [_changed(repository, base, commit, how) for commit in (joined.head, *joined.others)]
+    counts = Counter(path for side in changed for path in side)
     found: list[File] = []
     clashes = _one_name(repository, changed)
-    counts = Counter(path for side in changed for path in side)
-    shared = sorted(path for path, count in counts.items() if count > 1)
-    for path in shared:
+    candidates = {}
+    for path in sorted(path for path, count in counts.items() if count > 1):
         old = next(side[path].old for side in changed if path in side)
         # A side that did not change it has what the base has.
         sides = [side.get(path, _Change(old, path, old)) for side in changed]
-        oids = [oid for oid in dict.fromkeys([old, *(side.oid for side in sides)]) if oid]
-        blobs = repository.blobs(oids, MAX_MANIFEST_BYTES)
-        manifests = [tracked.manifest_in(blobs.get(side.oid)) for side in sides]
-        present = [one for one in manifests if one is not None]
+        if _clash(path, sides) or (all(side.oid for side in sides) and len({side.oid for side in sides} - {old}) > 1):
+            candidates[path] = sides
+    oids = dict.fromkeys(oid for sides in candidates.values() for side in sides for oid in (side.old, side.oid) if oid)
+    manifests = _manifests(repository, list(oids))
+    for path, sides in candidates.items():
+        present = [manifests[side.oid] for side in sides if side.oid in manifests]
         if reason := _clash(path, sides):
             clashes += [Clash(path, reason)] if present else []
-        elif len({side.oid for side in sides} - {old}) > 1 and len(present) == len(sides):
-            versions = Versions(tracked.manifest_in(blobs.get(old)), present[0], present[1], tuple(present[2:]))
+        elif len(present) == len(sides):
+            versions = Versions(manifests.get(sides[0].old), present[0], present[1], tuple(present[2:]))
             new = next((side.path for side in sides if side.path != path), path)
             found.append(File(new, versions, tuple(side.path for side in sides)))
     return found, clashes
+
+
+def _manifests(repository: Repository, oids: Sequence[str]) -> dict[str, Manifest]:
+    """The manifests among some blobs."""
+    found = {}
+    for start in range(0, len(oids), _BLOBS_AT_ONCE):
+        for oid, content in repository.blobs(oids[start : start + _BLOBS_AT_ONCE], MAX_MANIFEST_BYTES).items():
+            if (manifest := tracked.manifest_in(content)) is not None:
+                found[oid] = manifest
+    return found
 
 
 def _one_name(repository: Repository, changed: Sequence[Mapping[bytes, _Change]]) -> list[Clash]:
@@ -127,12 +142,10 @@ def _one_name(repository: Repository, changed: Sequence[Mapping[bytes, _Change]]
     for side in changed:
         for path, one in side.items():
             given[one.path] |= {path: one.oid} if one.oid else {}
-    clashes = []
-    for name, files in sorted(given.items()):
-        blobs = repository.blobs(list(files.values()), MAX_MANIFEST_BYTES) if len(files) > 1 else {}
-        if len(blobs) > 1 and any(map(tracked.manifest_in, blobs.values())):
-            clashes.append(Clash(name, "the sides gave its name to different files"))
-    return clashes
+    clashing = {name: set(files.values()) for name, files in given.items() if len(set(files.values())) > 1 < len(files)}
+    manifests = _manifests(repository, [oid for oids in clashing.values() for oid in oids])
+    reason = "the sides gave its name to different files"
+    return [Clash(name, reason) for name, oids in sorted(clashing.items()) if oids & manifests.keys()]
 
 
 def _clash(path: bytes, sides: Sequence[_Change]) -> str:
@@ -149,18 +162,18 @@ def _clash(path: bytes, sides: Sequence[_Change]) -> str:
     return ""
 
 
-def _follows_renames(repository: Repository) -> bool:
-    """Whether Git's merge does (git-config(1), merge.renames)."""
-    if _ORT <= git.version() < _ORT_THAT_CAN_DO_WITHOUT:
-        return True
+def _renames(repository: Repository) -> Sequence[str]:
+    """How Git's merge looks for renames, as options of git-diff-tree(1): git-config(1), merge.renames."""
     config = repository.config("merge", "diff")
-    value = config.get("merge.renames", config.get("diff.renames"))
-    return (value or "true").lower() not in ("false", "no", "off", "0")
+    value = config.get("merge.renames", config.get("diff.renames")) or "true"
+    if value.lower() in ("false", "no", "off", "0") and not _ORT <= git.version() < _ORT_THAT_CAN_DO_WITHOUT:
+        return ("--no-renames",)
+    limit = config.get("merge.renamelimit", config.get("diff.renamelimit")) or ""
+    return ("-M50%", f"-l{limit if limit.isdecimal() and limit.strip('0') else _RENAME_LIMIT}")
 
 
-def _changed(repository: Repository, base: str, commit: str, *, renames: bool) -> dict[bytes, _Change]:
+def _changed(repository: Repository, base: str, commit: str, how: Sequence[str]) -> dict[bytes, _Change]:
     """What a commit made of each file that it has otherwise than its base, by its path there, or here if it is new."""
-    how = ("-M50%", "-l7000") if renames else ("--no-renames",)  # as git-merge(1) by default
     words = iter(repository.git("diff-tree", "-r", "-z", *how, base, commit).split(b"\0")[:-1])
     found = {}
     for row in words:
@@ -197,7 +210,8 @@ def _text(value: object) -> str:
 def octopus(repository: Repository, joined: Branches, merged: Sequence[tuple[File, bytes]], message: str) -> str:
     """A commit of HEAD and all the other commits, in which these files have these manifests; HEAD stays where it is.
 
-    Everything else is merged as Git does it. Raises ConflictError where that takes someone's hand.
+    Everything else is merged as Git does it. Raises ConflictError where that takes someone's hand, or where a file
+    would be put in the place of another one.
     """
     if git.version() < _MERGE_TREE:
         raise RepositoryError("several branches at once need Git 2.38 or newer; merge one after the other")
@@ -218,6 +232,12 @@ def _putting(repository: Repository, commit: str, number: int, placed: Sequence[
         base = repository.base
         git.run(["read-tree", commit], cwd=base, environ=environ)
         modes = {entry.path: entry.mode for entry in repository.index([f.paths[number] for f, _ in placed], environ)}
+        for file, _ in placed:
+            taken = file.path != file.paths[number] and repository.index([file.path], environ)
+            if taken or [other.path for other, _ in placed].count(file.path) > 1:
+                raise ConflictError(
+                    f"{shown_path(file.path)}: the sides gave its name to different files; {_ONE_BY_ONE}"
+                )
         rows = [f"0 {'0' * len(oid)}\t".encode() + file.paths[number] + b"\0" for file, oid in placed]
         rows += [f"{modes[file.paths[number]]} {oid}\t".encode() + file.path + b"\0" for file, oid in placed]
         git.run(["update-index", "-z", "--index-info"], cwd=base, stdin=b"".join(rows), environ=environ)
@@ -232,8 +252,7 @@ def _merge_tree(repository: Repository, ours: str, theirs: str) -> str:
     left = [path for path in conflicts if path]
     if left:
         raise ConflictError(
-            f"{shown_path(left[0])}: the branches changed it in ways that someone must put together; "
-            "merge one after the other"
+            f"{shown_path(left[0])}: the branches changed it in ways that someone must put together; {_ONE_BY_ONE}"
         )
     return tree.decode()
 

@@ -54,6 +54,8 @@ _POINTER = re.compile(
 )
 _ATTRIBUTES = b"* filter=lfs\n"
 _WHO = ("-c", "user.name=git-theta", "-c", "user.email=git-theta@localhost")
+_UNASKED = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": ""}
+"""Nobody is asked for a password, neither on the terminal nor in a window; the empty one hides settings (git(1))."""
 _LONG = 240
 _PARTICULARS = re.compile(r"[0-9a-f]{64}[0-9]*|[0-9]+")
 _NO_PROTOCOL = re.compile(r'missing protocol: "(.*)/info/lfs"')
@@ -203,7 +205,7 @@ def lacks(repository: Repository, remote: str, objects: Mapping[str, int]) -> se
         tree = _pointer_tree(repository, objects, Path(folder) / "objects")
         commit = git.run([*_WHO, "commit-tree", tree, "-m", "?"], cwd=repository.base, environ=environ).decode().strip()
         arguments = ["-c", "lfs.allowincompletepush=false", "lfs", "push", _place(repository, remote), commit]
-        done = _call(repository, arguments, storage=folder, environ=environ)
+        done = _call(repository, arguments, storage=folder, environ={**environ, **_UNASKED}, shows=False)
     if not done.returncode:
         return set()
     # git-lfs' agent for file:// remotes names none.
@@ -289,9 +291,10 @@ def _call(
     storage: str | None = _STORAGE,
     stdin: bytes = b"",
     environ: Mapping[str, str] | None = None,
+    shows: bool = True,
 ) -> subprocess.CompletedProcess[bytes]:
     """`git <arguments>`, git-lfs' objects being in `storage` or its own; its progress on our stderr if a terminal."""
-    shows = sys.stderr.isatty()
+    shows = shows and sys.stderr.isatty()
     variables = {**os.environ, **(environ or {}), **({"GIT_LFS_FORCE_PROGRESS": "1"} if shows else {})}
     where = () if storage is None else ("-c", f"lfs.storage={storage}")
     # git-lfs' own smudge and hooks have no part in this; a terminal prompt would wait for someone who is not asked.

@@ -7,12 +7,12 @@ is written only as long as that stays bounded: by the length of chains, and by w
 from collections.abc import Sequence
 from dataclasses import replace
 
-from git_theta.choice import MAX_CHAIN
+from git_theta.choice import MAX_CHAIN, MAX_HELD_BYTES
 from git_theta.depot import Depot
 from git_theta.manifest import Record, Step
 from git_theta.updates.average import AVERAGE, payload_of
 from git_theta.updates.floats import FLOATS
-from git_theta.value import MAX_DECODED, MAX_HELD_BYTES, decoded_values, held_bytes
+from git_theta.value import MAX_DECODED, decoded_values, held_bytes
 
 __all__ = ["combined", "mean"]
 

@@ -1,7 +1,6 @@
 """Moving checkpoints' objects: which ones a push must send and where a missing one may come from."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from git_theta import history, lfs, pointers
@@ -45,11 +44,15 @@ class PushedRef:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a remote has of some objects: whether it has a side ref, and those that it lacks, or some of those."""
+    """What a remote has of some objects: whether it has a side ref, and those that it lacks, or some of those.
+
+    `doubt` says why its LFS server could not be asked, where the side ref alone stands for it.
+    """
 
     is_kept: bool
     lacking: set[str]
     are_all: bool
+    doubt: str = ""
 
 
 def parse_pushed(text: str) -> list[PushedRef]:
@@ -125,25 +128,22 @@ def holding(repository: Repository, remote: str, objects: Mapping[str, int]) -> 
         return Holding(kept is not None, set(), are_all=True)
     if kept is None:
         return Holding(False, lfs.lacks(repository, remote, objects), are_all=False)
-    unnamed = objects.keys() - kept
-    return Holding(True, unnamed or _denied(repository, remote, objects), are_all=bool(unnamed))
+    if unnamed := objects.keys() - kept:
+        return Holding(True, unnamed, are_all=True)
+    try:
+        return Holding(True, lfs.lacks(repository, remote, objects), are_all=False)
+    except (TransferError, RepositoryError) as error:  # there may be no git-lfs
+        return Holding(True, set(), are_all=True, doubt=str(error))
 
 
 def vouched(repository: Repository, remote: str, objects: Mapping[str, int]) -> dict[str, int]:
     """Those of the objects (oid to size in bytes) that a remote's side ref names; none if its server lacks one of them.
 
-    Raises TransferError where the remote cannot be asked.
+    Raises TransferError where the remote or its server cannot be asked.
     """
     kept = pointers.listed(repository, remote) or set()
     named = {oid: size for oid, size in objects.items() if oid in kept}
-    return {} if _denied(repository, remote, named) else named
-
-
-def _denied(repository: Repository, remote: str, objects: Mapping[str, int]) -> set[str]:
-    """What an LFS server lacks of the objects that its side ref names; nothing where it does not say."""
-    with suppress(TransferError, RepositoryError):  # there may be no git-lfs
-        return lfs.lacks(repository, remote, objects) if objects else set()
-    return set()
+    return {} if named and lfs.lacks(repository, remote, named) else named
 
 
 def push(repository: Repository, remote: str, objects: Mapping[str, int], store: Store) -> str | None:

@@ -47,8 +47,8 @@ __all__ = [
 BUFFERED_BYTES = 16 * 2**20
 MAX_DECODED = 64
 """Values that are decoded for one record at most."""
-MAX_HELD_BYTES = 128 * 2**20
-"""What the updates of one record may hold while they decode; one alone may hold as much."""
+MAX_HELD_BYTES = 512 * 2**20
+"""What the updates of a record that is read may hold while they decode; writers stop long before (`choice`)."""
 _BEHIND_BYTES = 32 * 2**20
 _local = threading.local()
 

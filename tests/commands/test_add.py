@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from git_theta import checkpoint, manifest, splice
+from git_theta import checkpoint, choice, manifest, splice
 from tests.checkpoints import Tensor, safetensors, weights
 from tests.repositories import Repo
 
@@ -84,6 +84,15 @@ def refused(repo: Repo, *command: str, code: int = 3) -> str:
     line = repo.fails(code, *command)
     assert standing(repo) == before
     return line
+
+
+def test_values_that_are_stored_whole_all_the_same_are_told(based: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "MAX_HELD_BYTES", 100)
+    said = based.ok(*add()).splitlines()
+    assert said[0] == f"{NAME}: 1 parameter updated by low-rank, written to the file and staged"
+    assert said[1].startswith("1 parameter stored whole all the same: the updates behind it are too many or too large")
+    assert last_updates(based)["a.weight"] == "dense"
+    assert based.read(NAME) == ADAPTED
 
 
 def test_update_is_applied_written_and_staged(based: Repo) -> None:

@@ -323,7 +323,8 @@ def test_what_two_of_several_branches_added_is_never_dropped(three: Repo) -> Non
         three.commit("new")
     three.git("checkout", "--quiet", "main")
     before = three.git("rev-parse", "HEAD")
-    assert "new.safetensors: the branches changed it" in three.fails(1, "merge", "other", "third")
+    said = "new.safetensors: some of the sides added it, and not alike; merge one branch after the other"
+    assert said in three.fails(1, "merge", "other", "third")
     assert three.git("rev-parse", "HEAD") == before
 
 
@@ -367,6 +368,51 @@ def test_several_branches_of_which_one_renamed_the_checkpoint(moved: Repo) -> No
     assert moved.git("log", "-1", "--format=%P").count(" ") == 2
     assert f"\nTheta-Merged: {MOVED} base=" in message(moved)
     assert moved.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_several_branches_put_no_file_in_the_place_of_another(moved: Repo, alike: bool) -> None:
+    """`other` moved the checkpoint to a name under which `third` has added one, perhaps the very same."""
+    moved.git("checkout", "--quiet", "third")
+    (moved.path / "sub").mkdir(exist_ok=True)
+    moved.write(MOVED, few(4) if alike else few(5))
+    moved.commit("another file of that name")
+    moved.git("checkout", "--quiet", "main")
+    before = moved.git("rev-parse", "HEAD")
+    said = f"{MOVED}: the sides gave its name to different files; merge one "
+    assert said in moved.fails(1, "merge", "other", "third")
+    assert moved.git("rev-parse", "HEAD") == before
+
+
+def test_several_branches_move_no_two_files_to_one_name(moved: Repo) -> None:
+    moved.git("checkout", "--quiet", "-b", "fourth", "main~1")
+    moved.write("b.safetensors", few(20))
+    moved.commit("b")
+    for branch, name, plus in (("one", NAME, 1), ("two", "b.safetensors", 21)):
+        moved.git("checkout", "--quiet", "-b", branch, "fourth")
+        moved.write(name, few(plus))
+        moved.git("add", name)
+        moved.git("mv", name, "z.safetensors")
+        moved.commit("to z")
+    moved.git("checkout", "--quiet", "fourth")
+    moved.write(NAME, few(2))
+    moved.write("b.safetensors", few(22))
+    moved.commit("both")
+    said = "z.safetensors: the sides gave its name to different files; merge one"
+    assert moved.theta("merge", "--plan", "one", "two").code == 1
+    assert said in moved.fails(1, "merge", "one", "two")
+
+
+@pytest.mark.parametrize(("limit", "code"), [("1", 1), ("100", 0), ("0", 0)])
+def test_renames_are_looked_for_as_long_as_git_does(moved: Repo, limit: str, code: int) -> None:
+    moved.git("checkout", "--quiet", "other")
+    for index in range(3):  # so many that might be it
+        moved.write(f"{index}.txt", f"{index}\n".encode() * 50)
+    moved.commit("more")
+    moved.git("checkout", "--quiet", "main")
+    moved.git("config", "merge.renameLimit", limit)
+    assert moved.theta("merge", "--plan", "other").code == code
+    assert moved.run_git("merge", "--no-edit", "other").code == code
 
 
 @pytest.mark.parametrize("heeds", [True, False])

@@ -205,6 +205,7 @@ def test_damaged_object_is_named_and_nothing_wrong_written(tracked: Repo, kind: 
     assert line.startswith(f"git-theta: m.st: {where}")
     assert oid in line
     assert "git theta fsck, git theta fetch --all" in line or "run: git theta pull" in line
+    assert ("is not on this machine" in line) == (kind == "missing")
     assert not (tracked.path / "m.st").exists()
     assert (tracked.git("rev-parse", "HEAD"), tracked.git("ls-files", "-s")) == (head, index)
     if where == "the layout" or kind not in ("bit flipped", "garbage of its size", "zeros of its size"):

@@ -150,7 +150,11 @@ def test_server_is_asked_about_what_the_ref_names(online: Site, server: FaultySe
 
 def test_who_may_not_push_has_the_word_of_the_ref(online: Site, server: FaultyServer) -> None:
     server.faults.append(Fault("batch", 403))
-    assert online.repo.ok("fsck", "--remote") == "origin: 8 of 8 objects of what was pushed are kept there\n"
+    said = online.repo.ok("fsck", "--remote").splitlines()
+    assert said[0] == "origin: 8 of 8 objects of what was pushed are kept there"
+    assert said[1].startswith("that is what its refs/theta/pointers says; its LFS server could not be asked: origin: ")
+    assert "403" in said[1]
+    assert len(said) == 2
 
 
 def test_server_that_says_nothing_is_one_line(site: Site, server: FaultyServer) -> None:

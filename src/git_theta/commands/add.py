@@ -55,3 +55,9 @@ def _add(place: Place, path: str, update: str, brought: Path, expected: Path | N
     parameters = output.count(len(made.parameters), "parameter")
     where = "written to the file and staged" if made.written else "found in the file and staged"
     print(f"{shown_path(path)}: {parameters} updated by {update}, {where}")
+    if made.whole:
+        stored = output.count(len(made.whole), "parameter")
+        print(
+            f"{stored} stored whole all the same: the updates behind {'it' if len(made.whole) == 1 else 'them'} are "
+            "too many or too large to add one more"
+        )

@@ -96,6 +96,8 @@ def _check_remote(repository: Repository, remote: str) -> int:
         print(f"{name}: {there} {'kept there' if found.is_kept or not needed else 'there'}")
     else:
         print(f"{name}: object {min(found.lacking)} of what was pushed is not there, nor may others be")
+    if found.doubt:
+        print(f"that is what its {pointers.REF} says; its LFS server could not be asked: {found.doubt}")
     if found.lacking:
         print(f"to send what is not there: git theta push --all {name}")
     elif needed and not found.is_kept:

@@ -68,6 +68,9 @@ def command(
     if only_plan:
         return _print_plan(_looked_at(place, plans), clashes, as_json=as_json)
     if len(joined.others) > 1:
+        if clashes:
+            first = clashes[0]
+            raise ConflictError(f"{shown_path(first.path)}: {first.reason}; merge one branch after the other")
         return _merge_all(place, joined, branch, plans, message)
     return _merge(place, branch[0], chosen, plans, message)
 

@@ -22,7 +22,6 @@ def command(pattern: tuple[str, ...]) -> None:
     place = open_place()
     place.repository.top()
     text = patterns.read(place.cwd)
-    said = []
     for item in pattern:
         spellings = dict.fromkeys((item.encode("utf-8", "surrogateescape"), patterns.pattern_of(item, place.cwd)))
         shorter = text
@@ -32,17 +31,21 @@ def command(pattern: tuple[str, ...]) -> None:
             raise InputError(
                 f"{shown_path(item)}: {FILE_NAME} here does not track it; `git theta track` lists what is tracked where"
             )
-        said.append(f"no longer tracked: {shown_path(item)}")
         text = shorter
     # A manifest in the worktree would be committed as the text that it is.
     before = tracked.entries(place.repository)
     patterns.edit(place.repository, place.cwd, text)
-    print("\n".join(said))
     after = {entry.path for entry in tracked.entries(place.repository)}
     for item in pattern:
+        still = False
         with suppress(InputError):  # a pattern may be no path
-            if place.repository.path_of(item, place.cwd) in after:
-                output.complain(item, "another line tracks it still; to see which: git theta track")
+            still = place.repository.path_of(item, place.cwd) in after
+        if still:
+            print(
+                f"its line is gone, and another one tracks it still: {shown_path(item)}; to see which: git theta track"
+            )
+        else:
+            print(f"no longer tracked: {shown_path(item)}")
     lost = [entry for entry in before if entry.path not in after]
     for file in tracked.find(place.repository, lost):
         if file.kind is Kind.MANIFEST:
