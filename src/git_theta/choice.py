@@ -19,16 +19,7 @@ from git_theta.updates.base import CHUNK_BYTES, Supplied, Update
 from git_theta.updates.dense import DENSE
 from git_theta.updates.floats import FLOATS
 from git_theta.updates.stream import Stream
-from git_theta.value import (
-    HeldValue,
-    Shared,
-    SourceValue,
-    hashed,
-    held_by,
-    held_bytes,
-    runs,
-    shared,
-)
+from git_theta.value import HeldValue, Shared, SourceValue, hashed, held_by, held_bytes, runs, shared
 
 __all__ = ["MAX_CHAIN", "MAX_HELD_BYTES", "Unstored", "encode_update", "store_update"]
 

@@ -84,6 +84,29 @@ class IndexEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class RawRow:
+    """A row of Git's raw format (git-diff(1), "RAW OUTPUT FORMAT"): a file before and after, its oid "" where unknown
+    or where there is none. `old_path` is another path than `path` where it was renamed or copied.
+    """
+
+    status: str
+    old_mode: str
+    mode: str
+    before: str
+    after: str
+    old_path: bytes
+    path: bytes
+
+
+def raw_row(head: bytes, fields: Iterator[bytes]) -> RawRow:
+    """The row that begins with this field of `-z`, and goes on with the next one or two."""
+    old_mode, mode, *oids, status = head.removeprefix(b":").decode().split(" ")
+    before, after = (oid if oid.strip("0") else "" for oid in oids)
+    old_path = next(fields)
+    return RawRow(status[0], old_mode, mode, before, after, old_path, next(fields) if status[0] in "RC" else old_path)
+
+
+@dataclass(frozen=True, slots=True)
 class Repository:
     """A repository: `worktree` is None in a bare one; `common_dir` is shared by linked worktrees, `git_dir` is not."""
 

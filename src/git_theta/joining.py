@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from git_theta import git, tracked
 from git_theta.errors import ConflictError, InputError, RepositoryError
-from git_theta.git import Repository
+from git_theta.git import RawRow, Repository, raw_row
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown_path
 from git_theta.outcome import Versions
@@ -25,6 +25,7 @@ _MOST_TRAILERS = 100
 _BLOBS_AT_ONCE = 100
 _RENAME_LIMIT = 7000
 _ONE_BY_ONE = "merge one after the other"
+_ONE_NAME = "the sides gave its name to different files"
 _MERGE_TREE = (2, 38)
 _ORT, _ORT_THAT_CAN_DO_WITHOUT = (2, 34), (2, 50)
 """The merge that is Git's own since then, and the first one of it that follows no renames if it is told so."""
@@ -63,15 +64,6 @@ class Clash:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """What a commit made of a file: the blob before, "" for none; the path and the blob now, "" where it is gone."""
-
-    old: str
-    path: bytes
-    oid: str
-
-
 def branches(repository: Repository, names: Sequence[str]) -> Branches:
     """The commits that the user names; raises InputError for a name of none, or where nothing is committed yet."""
     head = repository.head()
@@ -108,19 +100,22 @@ def files(repository: Repository, joined: Branches) -> tuple[list[File], list[Cl
     clashes = _one_name(repository, changed)
     candidates = {}
     for path in sorted(path for path, count in counts.items() if count > 1):
-        old = next(side[path].old for side in changed if path in side)
+        old = next(side[path].before for side in changed if path in side)
         # A side that did not change it has what the base has.
-        sides = [side.get(path, _Change(old, path, old)) for side in changed]
-        if _clash(path, sides) or (all(side.oid for side in sides) and len({side.oid for side in sides} - {old}) > 1):
-            candidates[path] = sides
-    oids = dict.fromkeys(oid for sides in candidates.values() for side in sides for oid in (side.old, side.oid) if oid)
-    manifests = _manifests(repository, list(oids))
-    for path, sides in candidates.items():
-        present = [manifests[side.oid] for side in sides if side.oid in manifests]
-        if reason := _clash(path, sides):
+        sides = [side.get(path, RawRow("", "", "", old, old, path, path)) for side in changed]
+        reason = _clash(path, sides)
+        if reason or (all(side.after for side in sides) and len({side.after for side in sides} - {old}) > 1):
+            candidates[path] = sides, reason
+    rows = [side for sides, _ in candidates.values() for side in sides]
+    manifests = _manifests(
+        repository, list(dict.fromkeys(oid for row in rows for oid in (row.before, row.after) if oid))
+    )
+    for path, (sides, reason) in candidates.items():
+        present = [manifests[side.after] for side in sides if side.after in manifests]
+        if reason:
             clashes += [Clash(path, reason)] if present else []
         elif len(present) == len(sides):
-            versions = Versions(manifests.get(sides[0].old), present[0], present[1], tuple(present[2:]))
+            versions = Versions(manifests.get(sides[0].before), present[0], present[1], tuple(present[2:]))
             new = next((side.path for side in sides if side.path != path), path)
             found.append(File(new, versions, tuple(side.path for side in sides)))
     return found, clashes
@@ -136,26 +131,25 @@ def _manifests(repository: Repository, oids: Sequence[str]) -> dict[str, Manifes
     return found
 
 
-def _one_name(repository: Repository, changed: Sequence[Mapping[bytes, _Change]]) -> list[Clash]:
+def _one_name(repository: Repository, changed: Sequence[Mapping[bytes, RawRow]]) -> list[Clash]:
     """The names that the sides gave to different files, one of them a checkpoint."""
     given: defaultdict[bytes, dict[bytes, str]] = defaultdict(dict)
     for side in changed:
         for path, one in side.items():
-            given[one.path] |= {path: one.oid} if one.oid else {}
+            given[one.path] |= {path: one.after} if one.after else {}
     clashing = {name: set(files.values()) for name, files in given.items() if len(set(files.values())) > 1 < len(files)}
     manifests = _manifests(repository, [oid for oids in clashing.values() for oid in oids])
-    reason = "the sides gave its name to different files"
-    return [Clash(name, reason) for name, oids in sorted(clashing.items()) if oids & manifests.keys()]
+    return [Clash(name, _ONE_NAME) for name, oids in sorted(clashing.items()) if oids & manifests.keys()]
 
 
-def _clash(path: bytes, sides: Sequence[_Change]) -> str:
+def _clash(path: bytes, sides: Sequence[RawRow]) -> str:
     """Why Git will not put together what became of a file; "" where it will."""
-    there = [side for side in sides if side.oid]
-    changed = [side for side in there if (side.path, side.oid) != (path, side.old)]
+    there = [side for side in sides if side.after]
+    changed = [side for side in there if (side.path, side.after) != (path, side.before)]
     if changed and len(there) < len(sides):
-        if changed[0].old:
+        if changed[0].before:
             return "one side deleted it, and another changed it"
-        return "some of the sides added it, and not alike" if len({side.oid for side in there}) > 1 else ""
+        return "some of the sides added it, and not alike" if len({side.after for side in there}) > 1 else ""
     names = {side.path for side in there} - {path}
     if len(names) > 1:
         return f"the sides renamed it, to {' and to '.join(map(shown_path, sorted(names)))}"
@@ -172,19 +166,11 @@ def _renames(repository: Repository) -> Sequence[str]:
     return ("-M50%", f"-l{limit if limit.isdecimal() and limit.strip('0') else _RENAME_LIMIT}")
 
 
-def _changed(repository: Repository, base: str, commit: str, how: Sequence[str]) -> dict[bytes, _Change]:
+def _changed(repository: Repository, base: str, commit: str, how: Sequence[str]) -> dict[bytes, RawRow]:
     """What a commit made of each file that it has otherwise than its base, by its path there, or here if it is new."""
-    words = iter(repository.git("diff-tree", "-r", "-z", *how, base, commit).split(b"\0")[:-1])
-    found = {}
-    for row in words:
-        _, _, old, new, status = row.decode().split(" ")
-        path = next(words)
-        found[path] = _Change(
-            old if old.strip("0") else "",
-            next(words) if status.startswith("R") else path,
-            new if new.strip("0") else "",
-        )
-    return found
+    fields = iter(repository.git("diff-tree", "-r", "-z", *how, base, commit).split(b"\0")[:-1])
+    rows = [raw_row(head, fields) for head in fields]
+    return {row.old_path: row for row in rows}
 
 
 def trailers(plans: Sequence[tuple[bytes, Versions, Sequence[Decision]]]) -> list[str]:
@@ -214,7 +200,10 @@ def octopus(repository: Repository, joined: Branches, merged: Sequence[tuple[Fil
     would be put in the place of another one.
     """
     if git.version() < _MERGE_TREE:
-        raise RepositoryError("several branches at once need Git 2.38 or newer; merge one after the other")
+        raise RepositoryError(f"several branches at once need Git 2.38 or newer; {_ONE_BY_ONE}")
+    counts = Counter(file.path for file, _ in merged)
+    if twice := [path for path, count in counts.items() if count > 1]:
+        raise ConflictError(f"{shown_path(twice[0])}: {_ONE_NAME}; {_ONE_BY_ONE}")
     oids = repository.write_blobs([text for _, text in merged], loose=True)
     placed = [(file, oid) for (file, _), oid in zip(merged, oids, strict=True)]
     # Git merges two commits at a time. Where both have what is merged already, it has nothing to do.
@@ -232,12 +221,9 @@ def _putting(repository: Repository, commit: str, number: int, placed: Sequence[
         base = repository.base
         git.run(["read-tree", commit], cwd=base, environ=environ)
         modes = {entry.path: entry.mode for entry in repository.index([f.paths[number] for f, _ in placed], environ)}
-        for file, _ in placed:
-            taken = file.path != file.paths[number] and repository.index([file.path], environ)
-            if taken or [other.path for other, _ in placed].count(file.path) > 1:
-                raise ConflictError(
-                    f"{shown_path(file.path)}: the sides gave its name to different files; {_ONE_BY_ONE}"
-                )
+        moved = [file.path for file, _ in placed if file.path != file.paths[number]]
+        if taken := repository.index(moved, environ) if moved else []:
+            raise ConflictError(f"{shown_path(taken[0].path)}: {_ONE_NAME}; {_ONE_BY_ONE}")
         rows = [f"0 {'0' * len(oid)}\t".encode() + file.paths[number] + b"\0" for file, oid in placed]
         rows += [f"{modes[file.paths[number]]} {oid}\t".encode() + file.path + b"\0" for file, oid in placed]
         git.run(["update-index", "-z", "--index-info"], cwd=base, stdin=b"".join(rows), environ=environ)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from git_theta import tracked
-from git_theta.git import Repository
+from git_theta.git import Repository, raw_row
 from git_theta.manifest import MAX_MANIFEST_BYTES
 
 __all__ = ["Difference", "Side", "checkpoints", "differing", "is_revision"]
@@ -102,20 +102,18 @@ def _head(repository: Repository) -> str:
 
 
 def _parsed(fields: Sequence[bytes]) -> Iterator[Difference]:
-    """The rows of Git's raw format (git-diff(1), "RAW OUTPUT FORMAT")."""
+    """The files in the rows of Git's raw format."""
     words = iter(fields)
     for head in words:
         if not head.startswith(b":"):
             continue  # with one tree, diff-tree names it first
-        old_mode, new_mode, old_oid, new_oid, status = head[1:].decode().split(" ")
-        path = next(words)
-        if status[0] == "U":
-            yield Difference(None, Side(path, ""), unmerged=True)
-            continue
-        new_path = next(words) if status[0] in "RC" else path
-        yield Difference(_side(path, old_mode, old_oid), _side(new_path, new_mode, new_oid))
+        row = raw_row(head, words)
+        if row.status == "U":
+            yield Difference(None, Side(row.path, ""), unmerged=True)
+        else:
+            yield Difference(_side(row.old_path, row.old_mode, row.before), _side(row.path, row.mode, row.after))
 
 
 def _side(path: bytes, mode: str, oid: str) -> Side | None:
     """A side's file; None where there is none, or a link or a submodule."""
-    return Side(path, oid if oid.strip("0") else "") if mode in _FILES else None
+    return Side(path, oid) if mode in _FILES else None

@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -110,6 +110,10 @@ class Store:
     def missing(self, objects: dict[str, int]) -> dict[str, int]:
         """Those of the objects (oid to size in bytes) that are not here."""
         return {oid: size for oid, size in objects.items() if not self.has(oid, size)}
+
+    def where(self, missing: Iterable[str]) -> str:
+        """Where `missing` objects are not; a file of the name, which has not the size, is seen."""
+        return "whole on this machine" if any(self.path(oid).exists() for oid in missing) else "on this machine"
 
     def check_writable(self) -> None:
         """Raise RepositoryError where the permissions let nothing be put here."""

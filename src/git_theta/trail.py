@@ -7,8 +7,9 @@ was merged it shows a removal, and nothing of what came after.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from git_theta.git import Repository
+from git_theta.git import RawRow, Repository, raw_row
 
 __all__ = ["Touch", "trail"]
 
@@ -36,17 +37,6 @@ class Touch:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What became of a file between two commits; `status` is the letter of git-diff-tree(1)."""
-
-    status: str
-    before: str
-    after: str
-    old_path: bytes
-    path: bytes
-
-
 _Pair = tuple[str, str]
 """A commit and a parent of it, "" for none."""
 
@@ -58,8 +48,8 @@ def trail(repository: Repository, revision: str, path: bytes) -> list[Touch]:
     """
     graph = _graph(repository, "--end-of-options", revision, "--")
     names = {path: None}
-    origins: dict[_Pair, dict[bytes, _Row]] = {}
-    touched: list[tuple[str, _Row]] = []
+    origins: dict[_Pair, dict[bytes, RawRow]] = {}
+    touched: list[tuple[str, RawRow]] = []
     for _ in range(_MOST_ROUNDS):
         rows = _rows_of_names(repository, graph, revision, list(names))
         touched, begun = _walk(graph, path, rows, origins)
@@ -76,17 +66,17 @@ def trail(repository: Repository, revision: str, path: bytes) -> list[Touch]:
 def _walk(
     graph: Mapping[str, Sequence[str]],
     path: bytes,
-    rows: Mapping[_Pair, Mapping[bytes, _Row]],
-    origins: Mapping[_Pair, Mapping[bytes, _Row]],
-) -> tuple[list[tuple[str, _Row]], Mapping[_Pair, set[bytes]]]:
+    rows: Mapping[_Pair, Mapping[bytes, RawRow]],
+    origins: Mapping[_Pair, Mapping[bytes, RawRow]],
+) -> tuple[list[tuple[str, RawRow]], Mapping[_Pair, set[bytes]]]:
     """What the commits of a graph made of the file; and where it seems to begin: its paths, beside such a parent."""
-    wanted: defaultdict[str, set[bytes]] = defaultdict(set)
+    wanted: defaultdict[str, set[bytes]] = defaultdict(set, {commit: {path} for commit in islice(graph, 1)})
     begun: defaultdict[_Pair, set[bytes]] = defaultdict(set)
-    touched: list[tuple[str, _Row]] = []
-    for number, (commit, parents) in enumerate(graph.items()):
-        names = wanted.pop(commit, set()) | ({path} if not number else set())
+    touched: list[tuple[str, RawRow]] = []
+    for commit, parents in graph.items():
+        names = sorted(wanted.pop(commit, ()))
         for parent in parents or ("",):
-            for name in sorted(names):
+            for name in names:
                 row = rows.get((commit, parent), {}).get(name)
                 if row is not None and row.status == "A" and parent:
                     begun[commit, parent].add(name)
@@ -105,7 +95,7 @@ def _graph(repository: Repository, *words: str) -> dict[str, tuple[str, ...]]:
 
 def _rows_of_names(
     repository: Repository, graph: Mapping[str, Sequence[str]], revision: str, names: Sequence[bytes]
-) -> Mapping[_Pair, Mapping[bytes, _Row]]:
+) -> Mapping[_Pair, Mapping[bytes, RawRow]]:
     """What became of the files of these names between commits and their parents, where anything did."""
     paths = [name.decode("utf-8", "surrogateescape") for name in names]
     # With --parents, merges are always among them.
@@ -115,31 +105,24 @@ def _rows_of_names(
     return {pair: {row.path: row for row in rows} for pair, rows in found.items() if rows}
 
 
-def _rows(repository: Repository, pairs: Sequence[_Pair], words: Sequence[str]) -> Mapping[_Pair, list[_Row]]:
+def _rows(repository: Repository, pairs: Sequence[_Pair], words: Sequence[str]) -> Mapping[_Pair, list[RawRow]]:
     """What became of files between each commit and its parent, as git-diff-tree(1) has it with these words."""
     asked = "".join(f"{commit} {parent}".rstrip() + "\n" for commit, parent in pairs)
     how = ("diff-tree", "--stdin", "--always", "--root", "-r", "-z", "--raw", "--no-abbrev")
     text = repository.git(*how, *words, stdin=asked.encode()) if pairs else b""
-    found: dict[_Pair, list[_Row]] = {pair: [] for pair in pairs}
+    found: dict[_Pair, list[RawRow]] = {pair: [] for pair in pairs}
     left = iter(pairs)
-    current: list[_Row] = []
+    current: list[RawRow] = []
     fields = iter(text.split(b"\0")[:-1])
     for field in fields:
         if not field.startswith(b":"):
             current = found[next(left)]
             continue
-        *_, before, after, status = field.decode().split(" ")
-        old = next(fields)
-        new = next(fields) if status[0] in _ORIGINS else old
-        current.append(_Row(status[0], _oid(before), _oid(after), old, new))
+        current.append(raw_row(field, fields))
     return found
 
 
-def _oid(text: str) -> str:
-    return text if text.strip("0") else ""
-
-
-def _touches(repository: Repository, touched: Sequence[tuple[str, _Row]]) -> list[Touch]:
+def _touches(repository: Repository, touched: Sequence[tuple[str, RawRow]]) -> list[Touch]:
     """What the commits made of the file, with what they say of themselves."""
     how = ("log", "--no-walk=unsorted", "--stdin", "-z", "--no-show-signature", "--encoding=UTF-8", "--date=short")
     asked = "".join(f"{commit}\n" for commit in dict.fromkeys(commit for commit, _ in touched))

@@ -177,7 +177,7 @@ def fetch(
     sources = [remote] if remote else remotes(repository) if sources is None else sources
     if not sources:
         raise MissingObjectError(
-            f"{_count(missing)} not {_where(missing, store)}, and the repository has no remote to fetch from; "
+            f"{_count(missing)} not {store.where(missing)}, and the repository has no remote to fetch from; "
             "to name one: git remote add origin URL"
         )
     problems: list[str] = []
@@ -190,8 +190,8 @@ def fetch(
         if not missing:
             return
     if problems:
-        raise TransferError(f"{_count(missing)} not {_where(missing, store)} and could not be fetched: {problems[0]}")
-    raise MissingObjectError(f"{_count(missing)} neither {_where(missing, store)} nor on {', '.join(sources)}")
+        raise TransferError(f"{_count(missing)} not {store.where(missing)} and could not be fetched: {problems[0]}")
+    raise MissingObjectError(f"{_count(missing)} neither {store.where(missing)} nor on {', '.join(sources)}")
 
 
 def remotes(repository: Repository) -> list[str]:
@@ -204,8 +204,3 @@ def remotes(repository: Repository) -> list[str]:
 def _count(missing: Iterable[str]) -> str:
     oids = list(missing)
     return f"object {oids[0]} is" if len(oids) == 1 else f"{len(oids)} objects (the first is {oids[0]}) are"
-
-
-def _where(missing: Iterable[str], store: Store) -> str:
-    """Where objects are looked for; a file of the name that has not their size is seen."""
-    return "whole on this machine" if any(store.path(oid).exists() for oid in missing) else "on this machine"

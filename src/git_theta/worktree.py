@@ -108,9 +108,8 @@ def check_objects(manifest: Manifest, store: Store) -> None:
             for piece in step.pieces:
                 if piece.oid in missing:
                     what = f"parameter '{shown(name[:80])}'" if record is not manifest.layout else "the layout"
-                    where = "whole on this machine" if store.path(piece.oid).exists() else "on this machine"
                     raise MissingObjectError(
-                        f"{what} needs object {piece.oid}, which is not {where} ({len(missing)} of "
+                        f"{what} needs object {piece.oid}, which is not {store.where([piece.oid])} ({len(missing)} of "
                         f"{len(manifest.objects())} objects are missing, {sum(missing.values())} bytes); "
                         "run: git theta pull"
                     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from git_theta import worktree
 from git_theta.attributes import FILE_NAME
 from git_theta.errors import RepositoryError
-from git_theta.git import Repository
+from git_theta.git import Repository, raw_row
 from git_theta.names import shown_path
 from git_theta.source import Stamp
 
@@ -129,14 +129,13 @@ def _check_out(repository: Repository, landing: Landing, changes: Iterable[_Chan
 
 
 def _changes(repository: Repository, old: str, new: str) -> list[_Change]:
-    words = repository.git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", old, new).split(b"\0")[:-1]
+    text = repository.git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", old, new)
+    fields = iter(text.split(b"\0")[:-1])
     changes = []
-    for head, path in zip(words[::2], words[1::2], strict=True):
-        old_mode, new_mode, old_oid, new_oid, _ = head.decode().removeprefix(":").split(" ")
-        before, after = (
-            (mode, oid) if oid.strip("0") else None for mode, oid in ((old_mode, old_oid), (new_mode, new_oid))
-        )
-        changes.append(_Change(path, before, after))
+    for head in fields:
+        row = raw_row(head, fields)
+        before, after = ((row.old_mode, row.before), (row.mode, row.after))
+        changes.append(_Change(row.path, before if row.before else None, after if row.after else None))
     return changes
 
 

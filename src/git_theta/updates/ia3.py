@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from git_theta.errors import DamagedObjectError, InputError
 from git_theta.source import PartSource, Source
@@ -73,16 +73,15 @@ class Ia3:
 
     def held(self, payload: Source) -> int:
         """The multipliers, as they are and as F64."""
-        head = payload.read(0, _HEADER.size)
-        _, code, count, *_ = _HEADER.unpack(head) if len(head) == _HEADER.size else (0, 0, 0)
+        _, code, count, *_ = _header(payload) or (0, 0, 0)
         return count * (DTYPES[FLOATS[code]].word + 8) if code < len(FLOATS) and count <= MAX_MULTIPLIERS else 0
 
     def decode(self, payload: Source, size: int, bases: Sequence[Base]) -> Iterator[bytes | memoryview]:
         [base] = bases
-        head = payload.read(0, _HEADER.size)
-        if len(head) != _HEADER.size:
+        fields = _header(payload)
+        if fields is None:
             raise DamagedObjectError("a payload that ends inside of its header")
-        code, given_code, count, inner, coded_size = _HEADER.unpack(head)
+        code, given_code, count, inner, coded_size = fields
         if (
             max(code, given_code) >= len(FLOATS)
             or base.dtype != FLOATS[code]
@@ -106,6 +105,12 @@ class Ia3:
 
 
 IA3 = Ia3()
+
+
+def _header(payload: Source) -> tuple[Any, ...] | None:
+    """The fields of a payload's header; None where it is shorter."""
+    head = payload.read(0, _HEADER.size)
+    return _HEADER.unpack(head) if len(head) == _HEADER.size else None
 
 
 def _along(given: Tensor, shape: tuple[int, ...]) -> Multipliers:

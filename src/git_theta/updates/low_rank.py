@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from git_theta.errors import DamagedObjectError, InputError
 from git_theta.source import PartSource, Source
@@ -115,23 +115,22 @@ class LowRank:
 
     def described(self, payload: Source) -> str:
         """The rank."""
-        head = payload.read(0, _HEADER.size)
-        rank = _HEADER.unpack(head)[4] if len(head) == _HEADER.size else 0
+        fields = _header(payload)
+        rank = fields[4] if fields else 0
         return f"r={rank}" if 0 < rank <= MAX_RANK else ""
 
     def held(self, payload: Source) -> int:
         """The right factor, as it is and as F64."""
-        head = payload.read(0, _HEADER.size)
-        _, _, code, _, rank, columns, *_ = _HEADER.unpack(head) if len(head) == _HEADER.size else (0,) * 6
+        _, _, code, _, rank, columns, *_ = _header(payload) or (0,) * 6
         fits = code < len(FLOATS) and rank * columns <= MAX_RIGHT
         return rank * columns * (DTYPES[FLOATS[code]].word + 8) if fits else 0
 
     def decode(self, payload: Source, size: int, bases: Sequence[Base]) -> Iterator[bytes | memoryview]:
         [base] = bases
-        head = payload.read(0, _HEADER.size)
-        if len(head) != _HEADER.size:
+        fields = _header(payload)
+        if fields is None:
             raise DamagedObjectError("a payload that ends inside of its header")
-        *codes, rank, columns, scaling, right_size, left_size = _HEADER.unpack(head)
+        *codes, rank, columns, scaling, right_size, left_size = fields
         dtype, left_dtype, right_dtype = (FLOATS[code] if code < len(FLOATS) else "" for code in codes[:3])
         rounded = None if codes[3] == _UNROUNDED else FLOATS[codes[3]] if codes[3] < len(FLOATS) else ""
         row_size = columns * DTYPES[dtype].word if dtype else 0
@@ -168,6 +167,12 @@ class LowRank:
 
 
 LOW_RANK = LowRank()
+
+
+def _header(payload: Source) -> tuple[Any, ...] | None:
+    """The fields of a payload's header; None where it is shorter."""
+    head = payload.read(0, _HEADER.size)
+    return _HEADER.unpack(head) if len(head) == _HEADER.size else None
 
 
 class Detected(LowRank):
