@@ -1,4 +1,4 @@
-"""Anonymous memory of git-theta's processes: what they hold themselves, without the file pages that the system lends.
+"""Anonymous memory of git-theta's processes, and Git's: what they hold themselves, without file pages the system lends.
 
 Read from /proc/<pid>/status (`RssAnon`, proc(5)) every few milliseconds, so on Linux only.
 """
@@ -29,9 +29,10 @@ def anonymous_memory(workplace: Workplace) -> Iterator[Figure]:
     name = "model.safetensors"
     with workplace.repository("theta", name) as repository:
 
-        def measure(*argv: str) -> Figure:
-            workplace.say(f"memory of {' '.join(argv)}")
-            return Figure(group, " ".join(argv), peak_bytes(repository, *argv, name) / MIB, 256, "MiB")
+        def measure(*argv: str, with_git: bool = False) -> Figure:
+            title = " ".join(argv) + (", Git's own included" if with_git else "")
+            workplace.say(f"memory of {title}")
+            return Figure(group, title, peak_bytes(repository, *argv, name, with_git=with_git) / MIB, 256, "MiB")
 
         repository.put(file)
         yield measure("git", "add")
@@ -41,13 +42,18 @@ def anonymous_memory(workplace: Workplace) -> Iterator[Figure]:
         yield measure("git", "checkout")
         repository.check_equal(file)
         repository.checkpoint.unlink()
+        yield measure("git", "checkout", with_git=True)
+        repository.check_equal(file)
+        repository.checkpoint.unlink()
         repository.run("git", "checkout", "--", name, GIT_THETA_SKIP_SMUDGE="1")
         yield measure("git", "theta", "checkout")
         repository.check_equal(file)
 
 
-def peak_bytes(repository: Repository, *argv: str) -> int:
+def peak_bytes(repository: Repository, *argv: str, with_git: bool = False) -> int:
     """Run a command in a repository; returns the most that git-theta's processes held together at any one moment.
+
+    `with_git`: those of Git as well.
 
     Git starts the filter, so its processes are found by their session. Raises SystemExit where the command fails.
     """
@@ -63,9 +69,10 @@ def peak_bytes(repository: Repository, *argv: str) -> int:
     )
     peak = seen = 0
     while process.poll() is None:
-        held = [_anonymous_bytes(pid) for pid in _session(process.pid) if _is_ours(pid)]
-        seen += len(held)
-        peak = max(peak, sum(held))
+        pids = _session(process.pid)
+        ours = [pid for pid in pids if _is_ours(pid)]
+        seen += len(ours)
+        peak = max(peak, sum(map(_anonymous_bytes, pids if with_git else ours)))
         time.sleep(INTERVAL_S)
     _, errors = process.communicate()
     if process.returncode != 0:

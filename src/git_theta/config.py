@@ -35,7 +35,8 @@ class Settings:
 
     compression: "auto" codes values that shrink, "none" stores them raw. max_object_bytes: no object is larger (code
     hosts refuse LFS objects above 2 GB). threads: for hashing and coding. skip_smudge: leave manifests in the worktree.
-    smudge_limit_bytes: a larger checkpoint is left as its manifest by a checkout, which Git holds in memory whole.
+    stream_limit_bytes: a larger checkpoint does not go through Git where that can be avoided. smudge_limit_bytes: a
+    larger one that would have to is left as its manifest, for Git holds it in memory whole.
     fsync: flush each object to the disk before it gets its name. sharing: who else may use what is stored.
     updates: how a new version of a value may be stored, beside "dense"; of equals, the first is taken. detect_low_rank:
     look for a low-rank update by itself, too. merge_device: "" merges with NumPy; "cpu", "cuda", "cuda:1", ... with
@@ -47,6 +48,7 @@ class Settings:
     max_object_bytes: int = GIB
     threads: int = 0
     skip_smudge: bool = False
+    stream_limit_bytes: int = 2**20
     smudge_limit_bytes: int = 0
     fsync: bool = False
     sharing: Sharing = Sharing()
@@ -149,6 +151,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[str, str | None], object]]] = {
     "theta.maxObjectSize": ("max_object_bytes", _integer),
     "theta.threads": ("threads", _integer),
     "theta.skipSmudge": ("skip_smudge", _boolean),
+    "theta.streamLimit": ("stream_limit_bytes", _integer),
     "theta.smudgeLimit": ("smudge_limit_bytes", _integer),
     "theta.fsync": ("fsync", _boolean),
     "core.sharedRepository": ("sharing", _sharing),

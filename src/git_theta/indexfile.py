@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Noted", "note"]
+__all__ = ["Noted", "blob_oid", "note", "sizes"]
 
 Noted = tuple[str, os.stat_result]
 """The oid of the blob whose content a file has, and how it lies on the disk."""
@@ -37,6 +37,22 @@ class _Entry:
     path: bytes
     oid: str
     stage: int
+
+
+def blob_oid(content: bytes, length: int) -> str:
+    """The oid of a blob, in a repository whose oids have `length` characters."""
+    return _HASHES[length](b"blob %d\0%s" % (len(content), content)).hexdigest()
+
+
+def sizes(index: Path, oid_length: int) -> dict[bytes, int] | None:
+    """The sizes that the index notes of its files, 0 where none is; None for an index that only Git can read."""
+    try:
+        content = _read(index)[0]
+        oid_bytes = oid_length // 2
+        rows = list(_entries(content, len(content) - oid_bytes, oid_bytes))
+    except (OSError, ValueError, IndexError, struct.error):
+        return None
+    return {row.path: _STAT.unpack_from(content, row.start)[9] for row in rows if not row.stage}
 
 
 def note(index: Path, files: Mapping[bytes, Noted]) -> bool:
@@ -67,9 +83,7 @@ def note(index: Path, files: Mapping[bytes, Noted]) -> bool:
 
 def _noted(index: Path, lock_fd: int, files: Mapping[bytes, Noted]) -> bytearray:
     """The content of the index with the stat data of `files`; gives the lock its mode."""
-    with os.fdopen(os.open(index, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-        status = os.fstat(file.fileno())
-        content = bytearray(file.read(_MAX_INDEX_BYTES))
+    content, status = _read(index)
     os.fchmod(lock_fd, stat.S_IMODE(status.st_mode))
     hasher = _HASHES[len(next(iter(files.values()))[0])]
     end = len(content) - hasher().digest_size
@@ -89,6 +103,11 @@ def _noted(index: Path, lock_fd: int, files: Mapping[bytes, Noted]) -> bytearray
     if hashed:
         content[end:] = hasher(content[:end]).digest()
     return content
+
+
+def _read(index: Path) -> tuple[bytearray, os.stat_result]:
+    with os.fdopen(os.open(index, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+        return bytearray(file.read(_MAX_INDEX_BYTES)), os.fstat(file.fileno())
 
 
 def _stat_data(status: os.stat_result, *, mode: int) -> bytes:

@@ -30,6 +30,7 @@ __all__ = [
     "Presence",
     "check_objects",
     "check_space",
+    "draft",
     "file_mode",
     "locate",
     "look",
@@ -37,6 +38,7 @@ __all__ = [
     "replacing",
     "settling",
     "stamp",
+    "swap",
     "write",
 ]
 
@@ -159,6 +161,27 @@ def put(
     now. `progress` is told of bytes written, from several threads. Whatever is raised, the path keeps what it had.
     Returns the new file's stamp.
     """
+    made = draft(manifest, path, depot, executable=executable, progress=progress)
+    if stamp(path) != seen:
+        made.unlink()
+        raise ChangedError("it was written to meanwhile, and is left as it is; to overwrite it, run this again")
+    written = stamp_of(made.lstat())
+    swap(made, path)
+    return written
+
+
+def draft(
+    manifest: Manifest,
+    path: Path,
+    depot: "Depot",
+    *,
+    executable: bool = False,
+    progress: Callable[[int], None] = lambda size_bytes: None,
+) -> Path:
+    """The checkpoint of a manifest in a file of its own, verified and vouched for, which `swap` can put to `path`.
+
+    `path` and `progress` are as in `put`. Whatever is raised, no file is left.
+    """
     # `ls-files` and `status` only look, and need none of what rebuilding imports.
     from git_theta import rebuild
 
@@ -167,13 +190,23 @@ def put(
     folder = depot.store.root / "tmp"
     with suppress(OSError):
         depot.store.sharing.make_folder(folder)
-    with replacing(path, file_mode(executable), folder) as fd:
+    with _drafting(path, file_mode(executable), folder) as (temporary, fd):
         rebuild.write(manifest, layout, depot, fd, progress=progress)
-        if stamp(path) != seen:
-            raise ChangedError("it was written to meanwhile, and is left as it is; to overwrite it, run this again")
-        made = stamp_of(os.fstat(fd))
     depot.catalogue.vouch(manifest.records())
-    return made
+    return temporary
+
+
+def swap(temporary: Path, path: Path) -> None:
+    """Put a file that was made for `path` in its place, whatever lies there; the file is gone if that fails."""
+    try:
+        with _explaining(path):
+            if libc.exchange(temporary, path):
+                temporary.unlink()
+            else:
+                temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -184,24 +217,33 @@ def replacing(path: Path, mode: int, folder: Path | None = None) -> Iterator[int
     be written there and renamed from there: what a killed process leaves beside the path, the next `git add .` would
     take for a file.
     """
+    with _drafting(path, mode, folder) as (temporary, fd):
+        yield fd
+    swap(temporary, path)
+
+
+@contextmanager
+def _drafting(path: Path, mode: int, folder: Path | None) -> Iterator[tuple[Path, int]]:
+    """The same file, by its path and descriptor; it stays there for `swap` if the block ends without an error."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        with reporting_full_disk(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = _temporary(path, folder)
-            fd = os.open(temporary, flags, mode)
+    with _explaining(path), reporting_full_disk(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path, folder)
+        fd = os.open(temporary, flags, mode)
+        try:
             try:
-                try:
-                    yield fd
-                finally:
-                    os.close(fd)
-                if libc.exchange(temporary, path):
-                    temporary.unlink()
-                else:
-                    temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+                yield temporary, fd
+            finally:
+                os.close(fd)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    try:
+        yield
     except PermissionError as error:
         raise RepositoryError(f"{shown_path(str(path.parent))}: it cannot be written to ({error.strerror})") from error
 

@@ -39,6 +39,7 @@ def command(as_json: bool) -> None:
             "threads": str(settings.thread_count),
             "theta.compression": settings.compression,
             "theta.maxObjectSize": str(settings.max_object_bytes),
+            "theta.streamLimit": str(settings.stream_limit_bytes),
             "theta.smudgeLimit": str(settings.smudge_limit),
             "theta.skipSmudge": str(settings.skip_smudge).lower(),
             "theta.fsync": str(settings.fsync).lower(),

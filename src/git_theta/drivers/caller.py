@@ -1,8 +1,8 @@
 """Which Git command started this process: `git diff` has both sides of a file smudged, only to name what changed.
 
-Git does not say what it wants the content for, nor tell a driver of `--color`; the command line of the nearest Git
-among our ancestors does. Where it cannot be known (Windows; no `ps`) the answer is that nothing is known, and the slow
-and right way is taken.
+Git does not say what it wants the content for, nor what it does next, nor tell a driver of `--color`; the command line
+of the nearest Git among our ancestors does. Where it cannot be known (Windows; no `ps`) the answer is that nothing is
+known, and the slow and right way is taken.
 
 Source: proc_pid_cmdline(5); ps(1) in POSIX; git(1) for the options before the command.
 """
@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-__all__ = ["colours", "compares", "is_diff", "subcommand", "wants_colours"]
+__all__ = ["colours", "command", "compares", "is_diff", "subcommand", "wants_colours"]
 
 _COMPARING = frozenset({"diff", "show", "log"})
 _WITH_VALUE = frozenset({"-C", "-c", "--git-dir", "--work-tree", "--namespace", "--config-env", "--super-prefix"})
@@ -23,6 +23,11 @@ _COLOURS = {
 }
 _MOST_ANCESTORS = 6
 _MAX_BYTES = 2**16
+
+
+def command() -> str | None:
+    """The command of Git's that started this process ("checkout"); None where it cannot be known."""
+    return subcommand(_nearest())
 
 
 def is_diff() -> bool:

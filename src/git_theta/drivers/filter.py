@@ -35,7 +35,7 @@ class _Session:
         from git_theta.depot import open_depot
 
         self._repository = repository
-        self._config = repository.config(*SECTIONS)
+        self._config = repository.config(*SECTIONS, "hook")
         self._environ = environ
         self._settings = read_settings(self._config, environ)
         self._depot = open_depot(repository.theta_dir, self._settings)
@@ -80,12 +80,14 @@ class _Session:
 
     @cached_property
     def smudger(self) -> "Smudger":
+        from git_theta.drivers.delivery import Delivery
         from git_theta.drivers.smudge import Smudger
 
-        return Smudger(self._repository, self._depot)
+        delivery = Delivery(self._repository, self._depot, self._config, self._environ)
+        return Smudger(self._repository, self._depot, delivery)
 
     def close(self) -> None:
-        """Leave nothing running."""
+        """Leave nothing running, and nothing undelivered."""
         if "smudger" in self.__dict__:
             self.smudger.close()
 

@@ -1,7 +1,8 @@
 """Smudge: the manifest that Git stores becomes the checkpoint that it writes (design.md, "The way of the data").
 
-Git is sent the true bytes or an error, never anything in between. Content that is no manifest passes through: it was
-committed before its path was tracked.
+Git is sent the true bytes or an error, never anything in between; but for a large checkpoint that is put into the
+worktree past Git, which is sent the manifest in its place (`delivery`). Content that is no manifest passes through: it
+was committed before its path was tracked.
 """
 
 import os
@@ -9,12 +10,13 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from git_theta import manifest, rebuild, worktree
 from git_theta.arrivals import Arrivals
 from git_theta.depot import Depot, spooled
+from git_theta.drivers.delivery import Delivery
 from git_theta.drivers.meter import Meter
 from git_theta.errors import ManifestError, MissingObjectError, ThetaError
 from git_theta.git import Repository
@@ -33,9 +35,10 @@ Runs = Iterator[bytes | memoryview]
 class Smudger:
     """Turns manifests into content for one repository."""
 
-    def __init__(self, repository: Repository, depot: Depot) -> None:
+    def __init__(self, repository: Repository, depot: Depot, delivery: Delivery) -> None:
         self._repository = repository
         self._depot = depot
+        self._delivery = delivery
         self._unmerged: set[bytes] | None = None
         self._delayed: dict[str, tuple[bytes, Manifest | None]] = {}  # None: it cannot be used, which is said later
         self._unannounced: list[str] = []
@@ -61,7 +64,8 @@ class Smudger:
             if manifest.is_too_long_to_hold(head):
                 return self._pass_through(bytes(head), packets)
         text, found = bytes(head), None
-        if not text and path in self._delayed:
+        delayed = not text and path in self._delayed
+        if delayed:
             text, found = self._delayed.pop(path)
         else:
             if self._depot.settings.skip_smudge or not manifest.looks_like(text) or for_diff():
@@ -74,6 +78,9 @@ class Smudger:
             found = _parse(text)
             self._fetch([found])
         found = found or _parse(text)
+        if delayed and self._delivery.takes(found.size):
+            self._deliver(path, text, found)
+            return iter([text])
         limit = self._depot.settings.smudge_limit
         if found.size > limit:
             sys.stderr.write(
@@ -108,7 +115,13 @@ class Smudger:
         return [path for path in paths if path in fit] or paths
 
     def close(self) -> None:
-        """Leave nothing running."""
+        """Leave nothing running, and nothing undelivered."""
+        try:
+            self._stop()
+        finally:
+            self._delivery.complete()
+
+    def _stop(self) -> None:
         for _ in range(_PATIENCE):  # git-lfs may be about to start, and the next remote asked after it
             if self._arrivals is None or self._arrivals.is_over:
                 return
@@ -140,7 +153,7 @@ class Smudger:
         """Begin to fetch what manifests lack. Why that fails is said once; the files that suffer say so themselves."""
         objects: dict[str, int] = {}
         for found in manifests:
-            if found.size <= self._depot.settings.smudge_limit:
+            if found.size <= self._depot.settings.smudge_limit or self._delivery.takes(found.size):
                 objects |= found.objects()
         if not self._depot.store.missing(objects):
             return
@@ -162,25 +175,43 @@ class Smudger:
         # Not earlier: threads that wait for the disk would wait for the import as well.
         threading.Thread(target=_import_early, daemon=True).start()
 
+    def _deliver(self, path: str, text: bytes, found: Manifest) -> None:
+        """Have a checkpoint ready, of which what is missing may be on its way, to be put past Git to its place."""
+        depot = self._depot_for(found)
+        with self._naming_missing(found), Meter(shown(path), found.size) as meter:
+            self._delivery.prepare(path, text, found, depot, lambda size_bytes: self._show(meter, size_bytes))
+
     def _rebuilt(self, path: str, found: Manifest) -> Runs:
         """The runs of a checkpoint, of which what is missing may be on its way; raises early what is known early."""
-        arrivals = self._arrivals if self._arrivals and not self._arrivals.is_over else None
-        if arrivals is None:
-            worktree.check_objects(found, self._depot.store)
-        depot = replace(self._depot, store=arrivals.store) if arrivals else self._depot
-        return self._metered(path, found, rebuild.runs(found, rebuild.read_layout(found, depot), depot), arrivals)
+        depot = self._depot_for(found)
+        return self._metered(path, found, rebuild.runs(found, rebuild.read_layout(found, depot), depot))
 
-    def _metered(self, path: str, found: Manifest, runs: Runs, arrivals: Arrivals | None) -> Runs:
-        with Meter(shown(path), found.size) as meter:
-            try:
-                for run in runs:
-                    yield run
-                    # git-lfs shows how far it has come in the same place.
-                    meter.add(len(run), quiet=arrivals is not None and not arrivals.is_over)
-            except MissingObjectError:
-                worktree.check_objects(found, self._depot.store)  # which names the parameter, and what to do
-                raise
+    def _depot_for(self, found: Manifest) -> Depot:
+        """Where to read a checkpoint's objects; raises MissingObjectError where one is missing that will not come."""
+        if self._arrivals and not self._arrivals.is_over:
+            return replace(self._depot, store=self._arrivals.store)
+        worktree.check_objects(found, self._depot.store)
+        return self._depot
+
+    def _metered(self, path: str, found: Manifest, runs: Runs) -> Runs:
+        with self._naming_missing(found), Meter(shown(path), found.size) as meter:
+            for run in runs:
+                yield run
+                self._show(meter, len(run))
         self._depot.catalogue.vouch(found.records())
+
+    def _show(self, meter: Meter, size_bytes: int) -> None:
+        """Show that so much more is done, but where git-lfs shows how far it has come in the same place."""
+        meter.add(size_bytes, quiet=self._arrivals is not None and not self._arrivals.is_over)
+
+    @contextmanager
+    def _naming_missing(self, found: Manifest) -> Iterator[None]:
+        """Name the parameter of an object that has not come after all, and what to do."""
+        try:
+            yield
+        except MissingObjectError:
+            worktree.check_objects(found, self._depot.store)
+            raise
 
     def _pass_through(self, head: bytes, packets: Iterator[bytes]) -> Runs:
         """The content as it came; Git wants all of its request read before the answer begins."""

@@ -1,0 +1,425 @@
+"""Large checkpoints are put into the worktree past Git, where nobody can look before they are there."""
+
+import os
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from git_theta import manifest
+from tests.checkpoints import leftovers, linux_only
+from tests.confined import SMALL_FILES, run_confined
+from tests.git.kinds import changed_layer, layers
+from tests.git.test_interruption import SECONDS, large, posix_only
+from tests.repositories import Repo, scripts_path
+
+pytestmark = posix_only  # on Windows nobody tells which command Git runs: everything goes through it
+
+FILTER = shlex.quote(str(scripts_path() / "git-theta-filter"))
+FIRST, SECOND, OTHER = layers(), changed_layer(1), changed_layer(3)
+
+
+@pytest.fixture
+def versions(repo: Repo, tmp_path: Path) -> Repo:
+    """A checkpoint in two versions on main, of which the second is checked out, and a third on the branch "other".
+
+    What the filter sends to Git goes through the file `sent`.
+    """
+    repo.track("*.st")
+    repo.write("a.st", FIRST)
+    repo.write("note.txt", b"a note\n")
+    repo.commit("first")
+    repo.git("checkout", "--quiet", "-b", "other")
+    repo.write("a.st", OTHER)
+    repo.commit("other")
+    repo.git("checkout", "--quiet", "main")
+    repo.write("a.st", SECOND)
+    repo.commit("second")
+    through(repo, f"{FILTER} | tee -a {shlex.quote(str(tmp_path / 'sent'))}")
+    return repo
+
+
+def through(repo: Repo, command: str) -> None:
+    """Have Git start the filter so."""
+    repo.git("config", "--global", "filter.theta.process", command)
+
+
+def sent(repo: Repo) -> int:
+    """How many bytes the filter has sent since this was called last."""
+    file = repo.path.parent / "sent"
+    size = file.stat().st_size if file.exists() else 0
+    file.unlink(missing_ok=True)
+    return size
+
+
+def noted(repo: Repo, name: str = "a.st") -> dict[str, int]:
+    """Inode and size of a file as the index has them."""
+    words = repo.git("ls-files", "--debug", name).replace("\t", " ").split()
+    return {key: int(words[words.index(f"{key}:") + 1]) for key in ("ino", "size")}
+
+
+def assert_delivered(repo: Repo, content: bytes, name: str = "a.st") -> None:
+    """The file has this content, which did not go through Git, and the index knows how it lies on the disk."""
+    assert repo.read(name) == content
+    assert 0 < sent(repo) < len(content) // 10
+    status = (repo.path / name).stat()
+    assert noted(repo, name) == {"ino": status.st_ino, "size": status.st_size}
+    assert repo.git("status", "--porcelain") == ""
+    assert leftovers(repo.path / ".git" / "theta") == []
+
+
+def assert_streamed(repo: Repo, content: bytes) -> None:
+    """The file has this content, which went through Git."""
+    assert repo.read("a.st") == content
+    assert sent(repo) > len(content)
+    assert repo.git("status", "--porcelain", "--untracked-files=no") == ""
+    assert leftovers(repo.path / ".git" / "theta") == []
+
+
+@pytest.mark.parametrize(
+    ("command", "content"),
+    [
+        (("checkout", "HEAD~1"), FIRST),
+        (("-c", "core.quotePath=true", "checkout", "-f", "HEAD~1"), FIRST),
+        (("switch", "other"), OTHER),
+        (("reset", "--hard", "HEAD~1"), FIRST),
+        (("merge", "--no-edit", "other"), None),
+    ],
+    ids=["checkout", "with an option", "switch", "reset", "merge"],
+)
+def test_commands_that_end_then_are_not_sent_the_checkpoint(
+    versions: Repo, command: tuple[str, ...], content: bytes | None
+) -> None:
+    done = versions.run_git(*command)
+    assert done.code == 0
+    assert "M\ta.st" not in done.out.splitlines()
+    if content is None:  # each side changed another layer
+        content = versions.read("a.st")
+        assert len(content) == len(FIRST)
+        assert content not in (FIRST, SECOND, OTHER)
+    assert_delivered(versions, content)
+
+
+def test_restored_files_are_delivered(versions: Repo) -> None:
+    (versions.path / "a.st").unlink()
+    versions.git("restore", "a.st")
+    assert_delivered(versions, SECOND)
+    versions.git("checkout", "HEAD~1", "--", "a.st")
+    assert versions.read("a.st") == FIRST
+    assert sent(versions) < 10_000
+    assert versions.git("status", "--porcelain") == "M  a.st\n"
+    versions.git("restore", "--source=other", "a.st")
+    assert versions.read("a.st") == OTHER
+    assert sent(versions) < 10_000
+    assert versions.git("status", "--porcelain") == "MM a.st\n"
+
+
+def test_a_stash_is_delivered(versions: Repo) -> None:
+    versions.write("a.st", OTHER)
+    versions.git("stash")
+    assert versions.read("a.st") == SECOND
+    assert versions.git("status", "--porcelain") == ""
+    sent(versions)
+    done = versions.git("stash", "pop")
+    assert "modified:   a.st" in done
+    assert versions.read("a.st") == OTHER
+    assert sent(versions) < 20_000
+    assert versions.git("status", "--porcelain") == " M a.st\n"
+
+
+def test_clones_and_linked_worktrees_get_theirs_delivered(versions: Repo, tmp_path: Path) -> None:
+    remote = tmp_path / "remote.git"
+    versions.git("init", "--quiet", "--bare", str(remote))
+    versions.git("push", "--quiet", str(remote), "main")
+    sent(versions)
+    versions.git("clone", "--quiet", str(remote), str(tmp_path / "clone"))
+    assert_delivered(Repo(tmp_path / "clone"), SECOND)
+    versions.git("worktree", "add", "--quiet", str(tmp_path / "linked"), "other")
+    linked = Repo(tmp_path / "linked")
+    assert linked.read("a.st") == OTHER
+    assert sent(versions) < 10_000
+    assert linked.git("status", "--porcelain") == ""
+    assert noted(linked)["size"] == len(OTHER)
+
+
+@pytest.mark.parametrize(
+    "setting", ["index.version=4", "core.splitIndex=true", "core.untrackedCache=true", "index.skipHash=true"]
+)
+def test_indexes_of_every_kind_note_the_file(versions: Repo, setting: str) -> None:
+    versions.git("config", *setting.split("="))
+    if setting == "index.version=4":
+        versions.git("update-index", "--index-version", "4")
+    versions.git("checkout", "--quiet", "other")
+    sent(versions)
+    versions.git("checkout", "--quiet", "main")
+    # Git cleans the file once more where only Git can write the index: the answer is a manifest, too.
+    assert_delivered(versions, SECOND)
+
+
+def test_a_repository_of_longer_names(home: Path, template: Path, tmp_path: Path) -> None:
+    shutil.copyfile(template / "home" / ".gitconfig", home / ".gitconfig")
+    repo = Repo.init(tmp_path / "long", "--object-format=sha256")
+    repo.track("*.st")
+    for content in (FIRST, SECOND):
+        repo.write("a.st", content)
+        repo.commit()
+    through(repo, f"{FILTER} | tee -a {shlex.quote(str(tmp_path / 'sent'))}")
+    repo.git("checkout", "--quiet", "HEAD~1")
+    assert_delivered(repo, FIRST)
+
+
+def test_permissions_are_those_that_git_gave(versions: Repo) -> None:
+    versions.git("update-index", "--chmod=+x", "a.st")
+    versions.git("commit", "--quiet", "-m", "a program")
+    versions.git("checkout", "--quiet", "-f", "HEAD")
+    versions.git("checkout", "--quiet", "HEAD~1")
+    assert stat.S_IMODE((versions.path / "a.st").stat().st_mode) & 0o111 == 0
+    before = os.umask(0o027)
+    try:
+        versions.git("checkout", "--quiet", "main")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((versions.path / "a.st").stat().st_mode) == 0o750
+
+
+def test_a_checkpoint_that_git_could_not_hold_is_delivered(versions: Repo) -> None:
+    versions.git("config", "theta.smudgeLimit", "1m")
+    versions.git("checkout", "--quiet", "other")
+    assert_delivered(versions, OTHER)
+
+
+def test_small_checkpoints_and_a_limit_that_is_large_go_through_git(versions: Repo) -> None:
+    versions.git("config", "theta.streamLimit", str(len(FIRST)))
+    versions.git("checkout", "--quiet", "other")
+    assert_streamed(versions, OTHER)
+    versions.git("config", "theta.streamLimit", str(len(FIRST) - 1))
+    versions.git("checkout", "--quiet", "main")
+    assert_delivered(versions, SECOND)
+
+
+def hook(repo: Repo, name: str, text: str, folder: str = ".git/hooks") -> Path:
+    path = repo.path / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "content"),
+    [
+        ("post-checkout", ("checkout", "--quiet", "other"), OTHER),
+        ("post-checkout", ("switch", "--quiet", "other"), OTHER),
+        ("post-merge", ("merge", "--quiet", "other"), None),
+        ("commit-msg", ("merge", "--no-edit", "other"), None),
+        ("pre-merge-commit", ("merge", "--no-edit", "other"), None),
+        ("reference-transaction", ("reset", "--hard", "other"), OTHER),
+        ("post-index-change", ("reset", "--hard", "other"), OTHER),
+    ],
+)
+def test_a_hook_that_may_look_sees_the_checkpoint(
+    versions: Repo, name: str, command: tuple[str, ...], content: bytes | None
+) -> None:
+    hook(versions, name, "cp a.st seen")
+    versions.git(*command)
+    made = versions.read("a.st")
+    assert content in (made, None)
+    assert versions.read("seen") == made
+    assert_streamed(versions, made)
+
+
+def test_hooks_elsewhere_and_in_the_configuration_may_look_too(versions: Repo) -> None:
+    path = hook(versions, "post-checkout", "cp a.st seen", folder="../hooks")
+    versions.git("config", "core.hooksPath", str(path.parent))
+    versions.git("checkout", "--quiet", "other")
+    assert versions.read("seen") == OTHER
+    assert_streamed(versions, OTHER)
+    versions.git("config", "--unset", "core.hooksPath")
+    versions.git("config", "hook.looks.event", "post-checkout")
+    versions.git("checkout", "--quiet", "main")
+    assert_streamed(versions, SECOND)
+
+
+def test_hooks_that_do_not_run_or_are_of_git_lfs_do_not_count(versions: Repo) -> None:
+    hook(versions, "post-checkout", "cp a.st seen").chmod(0o644)
+    hook(versions, "pre-commit", "cp a.st seen")
+    versions.git("checkout", "--quiet", "other")
+    assert_delivered(versions, OTHER)
+    (versions.path / ".git/hooks/post-checkout").unlink()
+    plain = Repo.init(versions.path.parent / "plain")
+    plain.git("lfs", "install", "--local")
+    for name in ("post-checkout", "post-merge"):
+        shutil.copy2(plain.path / ".git/hooks" / name, versions.path / ".git/hooks" / name)
+    versions.git("checkout", "--quiet", "main")
+    assert_delivered(versions, SECOND)
+    versions.git("merge", "--quiet", "--no-edit", "other")
+    assert sent(versions) < 20_000
+    with (versions.path / ".git/hooks/post-checkout").open("a") as file:
+        file.write("cp a.st seen\n")
+    versions.git("checkout", "--quiet", "HEAD~1")
+    assert (versions.path / "seen").exists()
+
+
+@pytest.mark.parametrize("command", ["rebase", "rebase --exec", "cherry-pick", "revert"])
+def test_git_that_goes_on_is_sent_the_checkpoint(versions: Repo, command: str) -> None:
+    versions.git("switch", "--quiet", "other")
+    sent(versions)
+    match command:
+        case "rebase":
+            versions.git("rebase", "--quiet", "main")
+        case "rebase --exec":
+            versions.git("rebase", "--quiet", "--exec", "cp a.st seen", "main")
+            assert versions.read("seen") == versions.read("a.st")
+        case "cherry-pick":
+            versions.git("cherry-pick", "main")
+        case _:
+            versions.git("revert", "--no-edit", "HEAD")
+            assert versions.read("a.st") == FIRST
+    assert_streamed(versions, versions.read("a.st"))
+
+
+def test_another_program_of_gits_index_is_sent_the_checkpoint(versions: Repo) -> None:
+    shutil.copyfile(versions.path / ".git/index", versions.path / ".git/other-index")
+    versions.git("checkout", "other", "--", "a.st", GIT_INDEX_FILE=".git/other-index")
+    assert versions.read("a.st") == OTHER
+    assert sent(versions) > len(OTHER)
+
+
+def at_the_end(repo: Repo, script: str) -> None:
+    """Have a script run when Git has ended, before the filter learns of that."""
+    through(repo, f"{{ cat; {script}\n}} | {FILTER}")
+
+
+def test_what_lies_there_instead_of_the_manifest_stays(versions: Repo) -> None:
+    at_the_end(versions, "echo mine > a.st")
+    versions.git("checkout", "--quiet", "other")
+    assert versions.read("a.st") == b"mine\n"
+    assert leftovers(versions.path / ".git" / "theta") == []
+    at_the_end(versions, "rm a.st")
+    versions.git("checkout", "--quiet", "-f", "main")
+    assert not (versions.path / "a.st").exists()
+    assert leftovers(versions.path / ".git" / "theta") == []
+
+
+def test_nothing_is_put_through_a_symbolic_link(versions: Repo, tmp_path: Path) -> None:
+    versions.write("sub/b.st", layers(seed=50))
+    versions.commit("below")
+    versions.git("rm", "--quiet", "-r", "sub")
+    versions.git("commit", "--quiet", "-m", "gone")
+    elsewhere = tmp_path / "elsewhere"
+    at_the_end(versions, f"mv sub {elsewhere}; ln -s {elsewhere} sub")
+    versions.git("checkout", "--quiet", "HEAD~1")
+    assert manifest.starts_like((elsewhere / "b.st").read_bytes())
+    assert leftovers(versions.path / ".git" / "theta") == []
+
+
+def test_an_index_that_another_process_holds_is_waited_for(versions: Repo) -> None:
+    lock = versions.path / ".git/index.lock"
+    at_the_end(versions, "touch .git/index.lock; (sleep 0.5; rm .git/index.lock) >/dev/null 2>&1 &")
+    assert versions.run_git("checkout", "--quiet", "other").err == ""
+    assert versions.read("a.st") == OTHER
+    assert noted(versions)["size"] == len(OTHER)
+    at_the_end(versions, "touch .git/index.lock")
+    done = versions.run_git("checkout", "--quiet", "main")
+    assert versions.read("a.st") == SECOND
+    assert done.err.startswith("git-theta: a.st: Git will take it for modified (")
+    assert done.err.endswith("; run: git add -- a.st\n")
+    lock.unlink()
+    through(versions, FILTER)
+    versions.git("add", "--", "a.st")
+    assert versions.git("status", "--porcelain") == ""
+
+
+def test_one_that_fails_fails_the_command_and_the_others_are_delivered(versions: Repo) -> None:
+    versions.write("b.st", layers(seed=200))
+    versions.commit("two")
+    before = {path.name for path in versions.objects()}
+    versions.write("b.st", layers(seed=300))
+    versions.write("a.st", FIRST)
+    versions.commit("three")
+    versions.git("checkout", "--quiet", "HEAD~1")
+    for path in versions.objects():
+        if path.name not in before:
+            path.chmod(0o644)
+            path.write_bytes(bytes(path.stat().st_size))
+    done = versions.run_git("checkout", "--quiet", "main")
+    assert done.code != 0
+    assert "git-theta: b.st: " in done.err
+    assert versions.read("a.st") == FIRST
+    assert leftovers(versions.path / ".git" / "theta") == []
+
+
+@linux_only
+def test_a_disk_that_is_full(versions: Repo) -> None:
+    code, stderr, said = run_confined(versions, SMALL_FILES, "git", "checkout", "--quiet", "other")
+    assert code != 0
+    assert len(said) == 1, stderr
+    assert said[0].startswith("git-theta: a.st: ")
+    assert leftovers(versions.path / ".git" / "theta") == []
+    versions.git("checkout", "--quiet", "-f", "other")
+    assert versions.read("a.st") == OTHER
+
+
+@pytest.fixture
+def slow(repo: Repo, tmp_path: Path) -> Repo:
+    """Two commits with a hundred megabytes in the second, one thread to write it, and a note of the filter's pid."""
+    repo.track("*.st")
+    repo.commit("first")
+    repo.write("a.st", large())
+    repo.commit("second")
+    pid = shlex.quote(str(tmp_path / "pid"))
+    through(repo, f"echo $$ >{pid}.new; mv {pid}.new {pid}; exec {FILTER}")
+    repo.git("config", "theta.threads", "1")
+    repo.git("checkout", "--quiet", "HEAD~1")
+    return repo
+
+
+def _kill_filter(process: "subprocess.Popen[bytes]", pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def _kill_git(process: "subprocess.Popen[bytes]", pid: int) -> None:
+    process.kill()
+
+
+def _interrupt(process: "subprocess.Popen[bytes]", pid: int) -> None:
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def _terminate(process: "subprocess.Popen[bytes]", pid: int) -> None:
+    process.terminate()
+
+
+@pytest.mark.parametrize("stop", [_kill_filter, _kill_git, _interrupt, _terminate])
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.1, 0.2, 0.3])
+def test_stopped_at_any_moment(
+    slow: Repo, tmp_path: Path, stop: Callable[["subprocess.Popen[bytes]", int], None], after_s: float
+) -> None:
+    (tmp_path / "pid").unlink(missing_ok=True)
+    process = subprocess.Popen(
+        ["git", "checkout", "--quiet", "main"], cwd=slow.path, stderr=subprocess.PIPE, start_new_session=True
+    )
+    end = time.monotonic() + SECONDS
+    while not (tmp_path / "pid").exists() and time.monotonic() < end:
+        time.sleep(0.001)
+    time.sleep(after_s)
+    pid = int((tmp_path / "pid").read_text())
+    with suppress(ProcessLookupError):  # it was faster
+        stop(process, pid)
+    process.communicate(timeout=SECONDS)
+    place = slow.path / "a.st"
+    text = slow.git("cat-file", "blob", "main:a.st").encode()
+    assert not place.exists() or place.read_bytes() in (large(), text)
+    if stop is not _kill_filter:
+        assert leftovers(slow.path / ".git" / "theta") == []
+    (slow.path / ".git/index.lock").unlink(missing_ok=True)
+    slow.git("checkout", "--quiet", "-f", "main")
+    assert place.read_bytes() == large()
+    assert slow.git("status", "--porcelain") == ""
