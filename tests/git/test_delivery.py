@@ -337,6 +337,35 @@ def test_an_index_that_another_process_holds_is_waited_for(versions: Repo) -> No
     assert versions.git("status", "--porcelain") == ""
 
 
+@linux_only
+def test_signals_that_come_late_leave_nothing_half_done(versions: Repo, tmp_path: Path) -> None:
+    lock, pid = versions.path / ".git/index.lock", tmp_path / "pid"
+    through(versions, f"{{ cat; touch {lock}; }} | sh -c 'echo $$ >{pid}; exec {FILTER}'")
+    process = subprocess.Popen(["git", "checkout", "--quiet", "other"], cwd=versions.path, stderr=subprocess.PIPE)
+    end = time.monotonic() + SECONDS
+    while not (process.poll() is not None or _ignores_signals(int(pid.read_text() or 0) if pid.exists() else 0)):
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(int(pid.read_text()), number)
+    lock.unlink()
+    _, complaints = process.communicate(timeout=SECONDS)
+    assert complaints == b""
+    assert versions.read("a.st") == OTHER
+    assert noted(versions)["size"] == len(OTHER)
+    assert leftovers(versions.path / ".git" / "theta") == []
+
+
+def _ignores_signals(pid: int) -> bool:
+    """Whether a process ignores SIGTERM, which ours does when it has only to put files in place."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+    return bool(ignored >> (signal.SIGTERM - 1) & 1)
+
+
 def test_one_that_fails_fails_the_command_and_the_others_are_delivered(versions: Repo) -> None:
     versions.write("b.st", layers(seed=200))
     versions.commit("two")

@@ -19,12 +19,14 @@ from git_theta.names import shown, shown_path
 
 if TYPE_CHECKING:
     from git_theta.drivers.clean import Cleaner
+    from git_theta.drivers.delivery import Delivery
     from git_theta.drivers.smudge import Smudger
     from git_theta.git import Repository
 
 __all__ = ["main"]
 
 _CAPABILITIES = ("clean", "smudge", "delay")
+_TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # not on Windows
 
 
 class _Session:
@@ -80,23 +82,33 @@ class _Session:
 
     @cached_property
     def smudger(self) -> "Smudger":
-        from git_theta.drivers.delivery import Delivery
         from git_theta.drivers.smudge import Smudger
 
-        delivery = Delivery(self._repository, self._depot, self._config, self._environ)
-        return Smudger(self._repository, self._depot, delivery)
+        return Smudger(self._repository, self._depot, self._delivery)
+
+    @cached_property
+    def _delivery(self) -> "Delivery":
+        from git_theta.drivers.delivery import Delivery
+
+        return Delivery(self._repository, self._depot, self._config, self._environ)
 
     def close(self) -> None:
         """Leave nothing running, and nothing undelivered."""
-        if "smudger" in self.__dict__:
+        if "smudger" not in self.__dict__:
+            return
+        try:
             self.smudger.close()
+        finally:
+            # On Ctrl-C the terminal and then Git send a signal each; what is left takes a moment, and is to be whole.
+            for number in (signal.SIGINT, *_TERMINATING):
+                signal.signal(number, signal.SIG_IGN)
+            self._delivery.complete()
 
 
 def main() -> int:
     """Serve Git on stdin and stdout until it closes them; the exit code."""
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _terminate)
+    for number in _TERMINATING:
+        signal.signal(number, _terminate)
     try:
         reader, writer = PacketReader(_binary(0)), PacketWriter(_binary(1))
         _shake_hands(reader, writer)

@@ -115,13 +115,7 @@ class Smudger:
         return [path for path in paths if path in fit] or paths
 
     def close(self) -> None:
-        """Leave nothing running, and nothing undelivered."""
-        try:
-            self._stop()
-        finally:
-            self._delivery.complete()
-
-    def _stop(self) -> None:
+        """Leave nothing running."""
         for _ in range(_PATIENCE):  # git-lfs may be about to start, and the next remote asked after it
             if self._arrivals is None or self._arrivals.is_over:
                 return
