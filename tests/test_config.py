@@ -68,6 +68,7 @@ def test_the_environment_goes_before_the_configuration(value: str, skip: bool, c
         *(("theta.maxObjectSize", value) for value in ("9" * 16, "9" * 15 + "t", "0x10000", "٣٣٣٣٣٣")),
         *(("theta.threads", value) for value in ("-1", "257", "1k", "many", None)),
         *(("theta.smudgeLimit", value) for value in ("-1", "half", "1e9")),
+        *(("theta.streamLimit", value) for value in ("-1", "never", None)),
         *(("theta.skipSmudge", value) for value in ("2", "maybe", " ", "true\x1b[31m")),
         ("theta.fsync", "y"),
         *(

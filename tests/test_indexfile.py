@@ -59,6 +59,19 @@ def test_same_bytes_as_git(home: Path, tmp_path: Path, version: int, algorithm: 
     assert index.read_bytes() == ours != before
 
 
+@pytest.mark.parametrize("version", [2, 4])
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+def test_sizes_and_oids_are_those_that_git_notes(home: Path, tmp_path: Path, version: int, algorithm: str) -> None:
+    repo = prepared(tmp_path / "repo", f"--object-format={algorithm}", version=version)
+    length = len(next(iter(entries(repo).values())))
+    found = indexfile.sizes(index_of(repo), length)
+    assert found == {os.fsencode(name): len(name.encode()) for name in NAMES}
+    assert {name: indexfile.blob_oid(name, length) for name in found} == entries(repo)
+    index_of(repo).write_bytes(index_of(repo).read_bytes()[:-30])
+    assert indexfile.sizes(index_of(repo), length) is None
+    assert indexfile.sizes(tmp_path / "none", length) is None
+
+
 def test_same_bytes_as_git_with_extended_entries(home: Path, tmp_path: Path) -> None:
     repo = prepared(tmp_path / "repo")
     repo.write("new", b"new")
