@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from git_theta import indexfile
+from git_theta.errors import RepositoryError
 from tests.repositories import Repo
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="left to Git on Windows")
@@ -64,12 +65,35 @@ def test_same_bytes_as_git(home: Path, tmp_path: Path, version: int, algorithm: 
 def test_sizes_and_oids_are_those_that_git_notes(home: Path, tmp_path: Path, version: int, algorithm: str) -> None:
     repo = prepared(tmp_path / "repo", f"--object-format={algorithm}", version=version)
     length = len(next(iter(entries(repo).values())))
-    found = indexfile.sizes(index_of(repo), length)
-    assert found == {os.fsencode(name): len(name.encode()) for name in NAMES}
-    assert {name: indexfile.blob_oid(name, length) for name in found} == entries(repo)
+    seen = {path: (oid, len(path)) for path, oid in entries(repo).items()}
+    assert {path: indexfile.blob_oid(path, length) for path in seen} == entries(repo)
+    others = {b"a": (seen[b"a"][0], 2), b"z": (seen[b"a"][0], 1), b"none": seen[b"a"]}
+    assert indexfile.matching(index_of(repo), seen) == set(seen)
+    assert indexfile.matching(index_of(repo), others) == set()
+    assert indexfile.matching(index_of(repo), {}) == set()
     index_of(repo).write_bytes(index_of(repo).read_bytes()[:-30])
-    assert indexfile.sizes(index_of(repo), length) is None
-    assert indexfile.sizes(tmp_path / "none", length) is None
+    with pytest.raises(RepositoryError, match="index cannot be read"):
+        indexfile.matching(index_of(repo), seen)
+
+
+@pytest.mark.parametrize("version", [2, 4])
+def test_an_index_that_is_held_forgets_and_notes(home: Path, tmp_path: Path, version: int) -> None:
+    repo = prepared(tmp_path / "repo", version=version)
+    repo.git("update-index", "--assume-unchanged", "z")
+    index, oids = index_of(repo), entries(repo)
+    with indexfile.holding(index) as held:
+        assert "index.lock" in repo.run_git("add", "a").err
+        with pytest.raises(FileExistsError), indexfile.holding(index):
+            pass
+        assert held.forget({b"a": (oids[b"a"], 1), b"z": (oids[b"z"], 1), b"b/c.pt": (oids[b"a"], 6)}) == {b"a", b"z"}
+        assert repo.git("ls-files", "--debug", "a", "z").count("size: 0") == 2
+        assert repo.git("status", "--porcelain") == ""
+        repo.write("a", b"longer")
+        held.note({b"a": (oids[b"a"], (repo.path / "a").lstat())})
+    assert "size: 6" in repo.git("ls-files", "--debug", "a")
+    assert repo.git("ls-files", "-v", "z") == "h z\n"
+    assert sorted(path.name for path in index.parent.glob("index*")) == ["index"]
+    repo.git("fsck")
 
 
 def test_same_bytes_as_git_with_extended_entries(home: Path, tmp_path: Path) -> None:

@@ -256,10 +256,6 @@ class Repository:
         """Note in the index how files lie on the disk that have the content of their blob; False if Git has to look."""
         return "GIT_INDEX_FILE" not in os.environ and indexfile.note(self.git_dir / "index", files)
 
-    def noted_sizes(self, oid_length: int) -> dict[bytes, int] | None:
-        """The sizes of files that the index notes, 0 where it notes none; None where only Git can read it."""
-        return None if "GIT_INDEX_FILE" in os.environ else indexfile.sizes(self.git_dir / "index", oid_length)
-
     def refresh(self, paths: Sequence[bytes]) -> None:
         """Have Git look at these files and note in the index how they lie on the disk, so that a status is quick.
 

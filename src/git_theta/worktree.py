@@ -192,7 +192,7 @@ def draft(
         depot.store.sharing.make_folder(folder)
     with _drafting(path, file_mode(executable), folder) as (temporary, fd):
         rebuild.write(manifest, layout, depot, fd, progress=progress)
-    depot.catalogue.vouch(manifest.records())
+        depot.catalogue.vouch(manifest.records())
     return temporary
 
 

@@ -18,7 +18,7 @@ from tests.checkpoints import leftovers, linux_only
 from tests.confined import SMALL_FILES, run_confined
 from tests.git.kinds import changed_layer, layers
 from tests.git.test_interruption import SECONDS, large, posix_only
-from tests.repositories import Repo, scripts_path
+from tests.repositories import Repo, model, scripts_path
 
 pytestmark = posix_only  # on Windows nobody tells which command Git runs: everything goes through it
 
@@ -149,9 +149,7 @@ def test_clones_and_linked_worktrees_get_theirs_delivered(versions: Repo, tmp_pa
     assert noted(linked)["size"] == len(OTHER)
 
 
-@pytest.mark.parametrize(
-    "setting", ["index.version=4", "core.splitIndex=true", "core.untrackedCache=true", "index.skipHash=true"]
-)
+@pytest.mark.parametrize("setting", ["index.version=4", "core.untrackedCache=true", "index.skipHash=true"])
 def test_indexes_of_every_kind_note_the_file(versions: Repo, setting: str) -> None:
     versions.git("config", *setting.split("="))
     if setting == "index.version=4":
@@ -159,8 +157,32 @@ def test_indexes_of_every_kind_note_the_file(versions: Repo, setting: str) -> No
     versions.git("checkout", "--quiet", "other")
     sent(versions)
     versions.git("checkout", "--quiet", "main")
-    # Git cleans the file once more where only Git can write the index: the answer is a manifest, too.
     assert_delivered(versions, SECOND)
+
+
+def test_an_index_that_only_git_can_write(versions: Repo) -> None:
+    versions.git("config", "core.splitIndex", "true")
+    versions.git("update-index", "--split-index")
+    versions.git("checkout", "--quiet", "other")
+    assert_streamed(versions, OTHER)
+
+
+def test_bits_of_the_index_stay(versions: Repo) -> None:
+    versions.git("update-index", "--assume-unchanged", "a.st")
+    (versions.path / "a.st").unlink()
+    versions.git("checkout", "--", "a.st")
+    assert versions.git("ls-files", "-v", "a.st") == "h a.st\n"
+    assert_delivered(versions, SECOND)
+
+
+def test_line_ends_that_git_turns(versions: Repo) -> None:
+    with (versions.path / ".gitattributes").open("a") as file:
+        file.write("*.st text eol=crlf\n")
+    versions.commit("attributes")
+    (versions.path / "a.st").unlink()
+    sent(versions)
+    versions.git("checkout", "--", "a.st")
+    assert_streamed(versions, SECOND)
 
 
 def test_a_repository_of_longer_names(home: Path, template: Path, tmp_path: Path) -> None:
@@ -261,10 +283,35 @@ def test_hooks_that_do_not_run_or_are_of_git_lfs_do_not_count(versions: Repo) ->
     assert_delivered(versions, SECOND)
     versions.git("merge", "--quiet", "--no-edit", "other")
     assert sent(versions) < 20_000
-    with (versions.path / ".git/hooks/post-checkout").open("a") as file:
-        file.write("cp a.st seen\n")
-    versions.git("checkout", "--quiet", "HEAD~1")
-    assert (versions.path / "seen").exists()
+    for line in ("cp a.st seen\n", "command -v git-lfs >/dev/null && cp a.st seen\n"):
+        hook(versions, "post-checkout", line)
+        versions.git("checkout", "--quiet", "-f", "HEAD~1")
+        assert versions.read("seen") == versions.read("a.st")
+        (versions.path / "seen").unlink()
+
+
+@pytest.mark.parametrize("options", [(), ("--no-edit",), ("--edit",), ("-S", "--no-edit")], ids=" ".join)
+def test_an_editor_sees_what_was_merged(versions: Repo, options: tuple[str, ...]) -> None:
+    import pty  # which Windows has not
+
+    editor = hook(versions, "editor", "cp a.st seen", folder="../tools")
+    versions.git("config", "gpg.program", str(hook(versions, "gpg", "cp a.st seen; exit 1", folder="../tools")))
+    terminal, end = pty.openpty()
+    variables = os.environ | {"GIT_EDITOR": str(editor)}
+    process = subprocess.Popen(
+        ["git", "merge", *options, "other"], cwd=versions.path, stdin=end, stdout=end, stderr=end, env=variables
+    )
+    os.close(end)
+    with suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+    os.close(terminal)
+    assert process.wait(SECONDS) == (128 if "-S" in options else 0)
+    made = versions.read("a.st")
+    assert made not in (FIRST, SECOND, OTHER)
+    assert (versions.path / "seen").exists() == (options != ("--no-edit",))
+    assert options == ("--no-edit",) or versions.read("seen") == made
+    assert (sent(versions) > len(made)) == (options != ("--no-edit",))
 
 
 @pytest.mark.parametrize("command", ["rebase", "rebase --exec", "cherry-pick", "revert"])
@@ -308,6 +355,44 @@ def test_what_lies_there_instead_of_the_manifest_stays(versions: Repo) -> None:
     assert leftovers(versions.path / ".git" / "theta") == []
 
 
+def test_what_is_written_while_the_index_is_waited_for_stays(versions: Repo) -> None:
+    (versions.path.parent / "mine").write_bytes(FIRST)
+    busy = "(sleep 0.4; cp ../mine a.st; sleep 0.2; rm .git/index.lock) >/dev/null 2>&1 &"
+    at_the_end(versions, f"touch .git/index.lock; {busy}")
+    assert versions.run_git("checkout", "--quiet", "other").err == ""
+    through(versions, FILTER)
+    assert versions.read("a.st") == FIRST
+    assert versions.git("status", "--porcelain") == " M a.st\n"
+    assert leftovers(versions.path / ".git" / "theta") == []
+
+
+def test_what_the_index_is_told_meanwhile_stays(versions: Repo) -> None:
+    at_the_end(versions, "git rm --quiet --cached a.st >/dev/null")
+    versions.git("checkout", "--quiet", "other")
+    assert versions.read("a.st") == OTHER
+    assert versions.git("ls-files", "a.st") == ""
+    first = versions.git("rev-parse", "main~1:a.st").strip()
+    at_the_end(versions, f"git update-index --cacheinfo 100644,{first},a.st")
+    versions.git("checkout", "--quiet", "-f", "main")
+    through(versions, FILTER)
+    assert versions.read("a.st") == SECOND
+    assert first in versions.git("ls-files", "-s", "a.st")
+    assert versions.git("status", "--porcelain") == "MM a.st\n"
+
+
+def test_nobody_reads_what_is_said(versions: Repo) -> None:
+    versions.write("b.st", layers(seed=200))
+    versions.commit("two")
+    versions.git("checkout", "--quiet", "HEAD~1")
+    at_the_end(versions, "touch .git/index.lock")
+    read, write = os.pipe()
+    os.close(read)
+    subprocess.run(["git", "checkout", "--quiet", "main", "--", "."], cwd=versions.path, stderr=write, check=False)
+    os.close(write)
+    assert versions.read("b.st") == layers(seed=200)
+    assert leftovers(versions.path / ".git" / "theta") == []
+
+
 def test_nothing_is_put_through_a_symbolic_link(versions: Repo, tmp_path: Path) -> None:
     versions.write("sub/b.st", layers(seed=50))
     versions.commit("below")
@@ -329,7 +414,7 @@ def test_an_index_that_another_process_holds_is_waited_for(versions: Repo) -> No
     at_the_end(versions, "touch .git/index.lock")
     done = versions.run_git("checkout", "--quiet", "main")
     assert versions.read("a.st") == SECOND
-    assert done.err.startswith("git-theta: a.st: Git will take it for modified (")
+    assert done.err.startswith("git-theta: a.st: Git will take it for modified (File exists: ")
     assert done.err.endswith("; run: git add -- a.st\n")
     lock.unlink()
     through(versions, FILTER)
@@ -383,6 +468,57 @@ def test_one_that_fails_fails_the_command_and_the_others_are_delivered(versions:
     assert "git-theta: b.st: " in done.err
     assert versions.read("a.st") == FIRST
     assert leftovers(versions.path / ".git" / "theta") == []
+
+
+@pytest.mark.parametrize("left", ["content", "manifest"])
+@pytest.mark.parametrize("limit", ["0", "1t"])
+def test_a_checkout_that_fails_leaves_what_was_there(versions: Repo, limit: str, left: str) -> None:
+    versions.git("config", "theta.streamLimit", limit)
+    versions.git("checkout", "--quiet", "other")
+    versions.write("b.st", model(7))
+    versions.commit("beside")
+    if left == "manifest":
+        versions.dematerialise("a.st")
+    was = versions.read("a.st")
+    here = set(versions.objects())
+    versions.git("checkout", "--quiet", "-b", "new")
+    versions.write("a.st", layers(seed=77))
+    versions.write("b.st", model(8))
+    versions.commit("new")
+    versions.git("checkout", "--quiet", "other", GIT_THETA_SKIP_SMUDGE="1" if left == "manifest" else "0")
+    versions.git("checkout", "--quiet", "other", "--", ".")
+    for path in set(versions.objects()) - here:
+        path.chmod(0o644)
+        path.unlink()
+    done = versions.run_git("checkout", "--quiet", "new")
+    assert done.code != 0
+    assert "which is not" in done.err
+    assert versions.read("a.st") == was
+    assert versions.git("branch", "--show-current") == "other\n"
+    assert versions.git("status", "--porcelain") == ""
+    assert leftovers(versions.path / ".git" / "theta") == []
+
+
+def test_a_settled_file_is_merged_again(versions: Repo) -> None:
+    versions.write("a.st", layers(count=3))  # without the layer that the other branch has changed
+    versions.commit("smaller")
+    assert versions.run_git("merge", "--no-edit", "other").code == 1
+    versions.write("a.st", OTHER)
+    versions.git("add", "a.st")
+    versions.git("checkout", "-m", "--", "a.st")
+    assert versions.git("status", "--porcelain") == "UU a.st\n"
+
+
+def test_a_submodule_is_checked_out(versions: Repo, tmp_path: Path) -> None:
+    outer = Repo.init(tmp_path / "outer")
+    outer.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(versions.path), "inner")
+    outer.commit("second")
+    inner = Repo(outer.path / "inner")
+    inner.git("checkout", "--quiet", "origin/other")
+    outer.commit("other")
+    outer.git("checkout", "--quiet", "--recurse-submodules", "HEAD~1")
+    assert inner.read("a.st") == SECOND
+    assert inner.git("status", "--porcelain") == ""
 
 
 @linux_only

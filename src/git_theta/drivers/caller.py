@@ -8,11 +8,22 @@ Source: proc_pid_cmdline(5); ps(1) in POSIX; git(1) for the options before the c
 """
 
 import os
+import re
+import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
-__all__ = ["colours", "command", "compares", "is_diff", "subcommand", "wants_colours"]
+__all__ = [
+    "colours",
+    "compares",
+    "ends_by_itself",
+    "is_diff",
+    "merges_again",
+    "started_by",
+    "subcommand",
+    "wants_colours",
+]
 
 _COMPARING = frozenset({"diff", "show", "log"})
 _WITH_VALUE = frozenset({"-C", "-c", "--git-dir", "--work-tree", "--namespace", "--config-env", "--super-prefix"})
@@ -21,23 +32,47 @@ _COLOURS = {
     **dict.fromkeys(("--no-color", "--color=never"), False),
     "--color=auto": None,
 }
+_CHECKING_OUT = frozenset({"checkout", "restore", "switch"})
+_MERGING = re.compile(r"-[a-zA-Z]*m|--m(?:e(?:r(?:g(?:e)?)?)?)?\Z|--conflict")
+_EDITED = ("-e", "--edit", "-S", "--gpg-sign")
+_UNEDITED = ("--no-edit", "--ff-only", "--squash", "--no-commit", "-m", "--message", "-F", "--file")
 _MOST_ANCESTORS = 6
 _MAX_BYTES = 2**16
 
 
-def command() -> str | None:
-    """The command of Git's that started this process ("checkout"); None where it cannot be known."""
-    return subcommand(_nearest())
+def started_by() -> tuple[list[str], bool]:
+    """The command line of the Git that started this process, empty where it cannot be known; whether it may ask people.
+
+    It may where its input and output are terminals, or where that is not known.
+    """
+    line, pid = _nearest()
+    return line, all(_is_terminal(pid, fd) for fd in (0, 1))
+
+
+def ends_by_itself(line: Sequence[str], environ: Mapping[str, str], *, asks: bool) -> bool:
+    """Whether a `git merge` waits for nobody, be it for an editor or a passphrase, once the worktree is written.
+
+    Source: git-merge(1), "--edit", GIT_MERGE_AUTOEDIT.
+    """
+    words = line[1:]
+    if any(word.startswith(_EDITED) for word in words):
+        return False
+    return not asks or environ.get("GIT_MERGE_AUTOEDIT") == "no" or any(word.startswith(_UNEDITED) for word in words)
+
+
+def merges_again(line: Sequence[str]) -> bool:
+    """Whether a command line is that of a `git checkout -m`, or one with the same meaning."""
+    return subcommand(line) in _CHECKING_OUT and any(_MERGING.match(word) for word in line[1:])
 
 
 def is_diff() -> bool:
     """Whether a `git diff`, `git show` or `git log` started this process."""
-    return compares(_nearest())
+    return compares(_nearest()[0])
 
 
 def wants_colours() -> bool | None:
     """Whether the Git that started this process was told to use colours; None where it was not told, or not known."""
-    return colours(_nearest())
+    return colours(_nearest()[0])
 
 
 def colours(line: Sequence[str]) -> bool | None:
@@ -51,15 +86,23 @@ def colours(line: Sequence[str]) -> bool | None:
     return said
 
 
-def _nearest() -> list[str]:
-    """The command line of the nearest Git among our ancestors; an empty one where that cannot be known."""
+def _nearest() -> tuple[list[str], int]:
+    """The command line of the nearest Git among our ancestors, and its id; nothing where that cannot be known."""
     pid = os.getppid()
     for _ in range(_MOST_ANCESTORS):
         line, parent = _process(pid)
         if not line or subcommand(line) is not None:
-            return line
+            return line, pid
         pid = parent
-    return []
+    return [], 0
+
+
+def _is_terminal(pid: int, fd: int) -> bool:
+    """Whether a process has a terminal there, or it cannot be known."""
+    try:
+        return stat.S_ISCHR((Path("/proc") / str(pid) / "fd" / str(fd)).stat().st_mode)
+    except OSError:
+        return True
 
 
 def compares(line: Sequence[str]) -> bool:
@@ -100,12 +143,13 @@ def _process(pid: int) -> tuple[list[str], int]:
 
 
 def _asked(pid: int) -> tuple[list[str], int]:
-    """The same as ps tells it, which does not keep words with spaces in them together."""
+    """The same as ps tells it, which does not keep words with spaces in them together: a Git's that has any is lost."""
     try:
         done = subprocess.run(
             ["ps", "-o", "ppid=,args=", "-p", str(pid)], capture_output=True, check=False, timeout=5, text=True
         )
         parent, *words = done.stdout.split()
-        return words, int(parent)
+        is_told = subcommand(words) is None or not _WITH_VALUE.intersection(words)
+        return words if is_told else [], int(parent)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return [], 0

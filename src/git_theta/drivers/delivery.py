@@ -13,20 +13,20 @@ import shlex
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from git_theta import hooks, indexfile, worktree
+from git_theta import hooks, indexfile, libc, worktree
 from git_theta.depot import Depot
 from git_theta.drivers import caller
 from git_theta.errors import RepositoryError, ThetaError
-from git_theta.git import MAX_ARGUMENTS, IndexEntry, Repository
+from git_theta.git import Repository
+from git_theta.indexfile import Held, Noted, Seen
 from git_theta.manifest import Manifest
 from git_theta.names import shown_path
-from git_theta.source import Stamp, stamp_of
 
 __all__ = ["Delivery"]
 
@@ -35,7 +35,7 @@ __all__ = ["Delivery"]
 _HOOKS: Mapping[str | None, tuple[str, ...]] = {
     "checkout": ("post-checkout",),
     "clone": ("post-checkout",),
-    "merge": ("pre-merge-commit", "prepare-commit-msg", "commit-msg", "post-merge"),
+    "merge": ("pre-merge-commit", "prepare-commit-msg", "commit-msg", "post-merge", "pre-auto-gc"),
     "reset": (),
     "restore": ("post-checkout",),
     "stash": (),
@@ -43,19 +43,33 @@ _HOOKS: Mapping[str | None, tuple[str, ...]] = {
 }
 _HOOKS_OF_ALL = ("post-index-change", "reference-transaction")
 # What git-lfs installs: it sees to the permissions of files, and reads none.
-_OF_LFS = re.compile(r'\s*(#.*|command -v git-lfs\b.*|git lfs post-(checkout|merge) "\$@"\s*)?')
+_OF_LFS = re.compile(
+    r"""\s*(\#.*
+    |command\ -v\ git-lfs\ >/dev/null\ 2>&1\ \|\|\ \{\ (echo|printf)\ >&2\ [^;|&`$]*;\ exit\ 2;\ \}
+    |git\ lfs\ post-(checkout|merge)\ "\$@")?\s*""",
+    re.VERBOSE,
+)
 _MAX_HOOK_BYTES = 2**16
-_PATIENCE_S = 2.0
-_INTERVAL_S = 0.02
+_PATIENCE_S = 3.0
+_INTERVAL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
     """A checkpoint in `file`, to take the place of the manifest `text` that Git writes to `place`."""
 
+    path: bytes
     file: Path
     place: Path
     text: bytes
+
+    def is_awaited(self, at: Path) -> bool:
+        """Whether the manifest that Git was sent is what lies there."""
+        try:
+            status = at.lstat()
+            return stat.S_ISREG(status.st_mode) and status.st_size == len(self.text) and at.read_bytes() == self.text
+        except OSError:
+            return False
 
 
 class Delivery:
@@ -64,7 +78,7 @@ class Delivery:
     def __init__(
         self, repository: Repository, depot: Depot, config: Mapping[str, str | None], environ: Mapping[str, str]
     ) -> None:
-        """`config`: the sections "core" and "hook"."""
+        """`config`: the sections "core", "commit", "extensions" and "hook"."""
         self._repository = repository
         self._depot = depot
         self._config = config
@@ -73,7 +87,7 @@ class Delivery:
 
     def takes(self, size_bytes: int) -> bool:
         """Whether a checkpoint of this size, which Git wants for its worktree, is to be put there past it."""
-        return size_bytes > self._depot.settings.stream_limit_bytes and self._is_unwatched
+        return size_bytes > self._depot.settings.stream_limit_bytes and self._is_unwatched and self._is_index_plain
 
     def prepare(self, path: str, text: bytes, found: Manifest, depot: Depot, progress: Callable[[int], None]) -> None:
         """Rebuild the checkpoint of a manifest, whose text Git is sent; raises what `worktree.draft` does."""
@@ -82,85 +96,106 @@ class Delivery:
         file = worktree.draft(found, place, depot, progress=progress)
         if earlier := self._parcels.pop(path, None):
             earlier.file.unlink(missing_ok=True)
-        self._parcels[path] = _Parcel(file, place, text)
+        self._parcels[path] = _Parcel(os.fsencode(path), file, place, text)
 
     def complete(self) -> None:
-        """Put the checkpoints in their places; one whose place Git, or anybody, has filled otherwise is dropped."""
+        """Put the checkpoints in their places; where anything but the manifest lies, that stays."""
         parcels, self._parcels = self._parcels, {}
-        awaited = {path: parcel for path, parcel in parcels.items() if self._is_awaited(path, parcel)}
-        for path in parcels.keys() - awaited.keys():
-            parcels[path].file.unlink(missing_ok=True)
-        if not awaited:
-            return
-        entries = self._entries(awaited)
-        with self._settling(list(entries.values())) as note:
-            for path, parcel in awaited.items():
-                try:
-                    parcel.file.chmod(stat.S_IMODE(parcel.place.lstat().st_mode))
-                    written = stamp_of(parcel.file.lstat())
-                    worktree.swap(parcel.file, parcel.place)
-                    if path in entries:
-                        note(entries[path], parcel.place, written)
-                except (ThetaError, OSError) as error:
-                    parcel.file.unlink(missing_ok=True)
-                    _say(path, f"it is left as a manifest ({error}); run: git theta checkout -- {_quoted(path)}")
-
-    def _is_awaited(self, path: str, parcel: _Parcel) -> bool:
-        """Whether the manifest that Git was sent lies in its place, and nothing else."""
         try:
-            place = worktree.locate(self._repository, os.fsencode(path))
-            return stat.S_ISREG(place.lstat().st_mode) and place.read_bytes() == parcel.text
-        except (RepositoryError, OSError):
-            return False
+            with ExitStack() as stack:
+                self._put_all(list(parcels.values()), stack)
+        finally:
+            for parcel in parcels.values():
+                with suppress(OSError):
+                    parcel.file.unlink(missing_ok=True)
+
+    def _put_all(self, parcels: list[_Parcel], stack: ExitStack) -> None:
+        length = 64 if (self._config.get("extensions.objectformat") or "").lower() == "sha256" else 40
+        seen = {one.path: (indexfile.blob_oid(one.text, length), len(one.text)) for one in parcels}
+        held, forgotten = self._hold(seen, stack)
+        made: dict[bytes, Noted] = {}
+        for parcel in parcels:
+            try:
+                if (status := self._put(parcel)) and parcel.path in forgotten:
+                    made[parcel.path] = seen[parcel.path][0], status
+            except (ThetaError, OSError) as error:
+                if parcel.is_awaited(parcel.place):
+                    _say(parcel.path, f"it is left as a manifest ({error})", "git theta checkout")
+        if held and made:
+            with suppress(OSError, RepositoryError):  # Git will compare contents
+                held.note(made)
+
+    def _put(self, parcel: _Parcel) -> os.stat_result | None:
+        """Put one in its place; how it lies there. None if anything but the manifest does, which stays."""
+        place = worktree.locate(self._repository, parcel.path)
+        if not parcel.is_awaited(place):
+            return None
+        like = place.lstat()
+        if hasattr(os, "chown") and parcel.file.lstat().st_gid != like.st_gid:
+            with suppress(OSError):  # a folder may hand its group on
+                os.chown(parcel.file, -1, like.st_gid)
+        parcel.file.chmod(stat.S_IMODE(like.st_mode))
+        if not libc.exchange(parcel.file, place):
+            if not parcel.is_awaited(place):
+                return None
+            parcel.file.replace(place)
+        elif parcel.is_awaited(parcel.file):
+            parcel.file.unlink()
+        else:  # somebody was faster, by less than a moment
+            libc.exchange(parcel.file, place)
+            return None
+        return place.lstat()
+
+    def _hold(self, seen: Mapping[bytes, Seen], stack: ExitStack) -> tuple[Held | None, set[bytes]]:
+        """The index, held, and the paths of which it has forgotten how the manifest lay there.
+
+        If Git has failed, the index is that from before, and there is nothing to forget.
+        """
+        index = self._repository.git_dir / "index"
+        until = time.monotonic() + _PATIENCE_S
+        while seen:
+            try:
+                held = stack.enter_context(indexfile.holding(index))
+                return held, held.forget(seen)
+            except FileExistsError as error:
+                if not (noted := self._noted(index, seen)):
+                    break
+                if time.monotonic() > until:
+                    for path in noted:
+                        _say(path, f"Git will take it for modified ({error.strerror}: {index}.lock)", "git add")
+                    break
+            except (OSError, RepositoryError):
+                break
+            time.sleep(_INTERVAL_S)
+        return None, set()
+
+    def _noted(self, index: Path, seen: Mapping[bytes, Seen]) -> set[bytes]:
+        try:
+            return indexfile.matching(index, seen)
+        except (OSError, RepositoryError):
+            return set()
 
     @cached_property
     def _is_unwatched(self) -> bool:
-        """Whether nobody looks at the worktree before Git ends, and the index is the one that Git uses next."""
-        command = caller.command()
-        if command not in _HOOKS or not self._repository.worktree or "GIT_INDEX_FILE" in self._environ:
+        """Whether nobody looks at the worktree before Git ends."""
+        line, asks = caller.started_by()
+        command = caller.subcommand(line)
+        if command not in _HOOKS or not self._repository.worktree:
+            return False
+        if command == "merge" and not (
+            caller.ends_by_itself(line, self._environ, asks=asks) and "commit.gpgsign" not in self._config
+        ):
             return False
         if any(key.startswith("hook.") and key.endswith(".event") for key in self._config):
             return False
         folder = hooks.path(self._repository, self._config).parent
         return not any(_looks(folder / name) for name in (*_HOOKS[command], *_HOOKS_OF_ALL))
 
-    def _entries(self, parcels: Mapping[str, _Parcel]) -> dict[str, IndexEntry]:
-        """The entries of the index that note the manifest: if Git has failed, the index is as it was before."""
-        few = [os.fsencode(path) for path in parcels] if len(parcels) <= MAX_ARGUMENTS else []
-        try:
-            found = {os.fsdecode(row.path): row for row in self._repository.index(few)}
-        except RepositoryError:
-            return {}
-        entries = {
-            path: found[path]
-            for path, parcel in parcels.items()
-            if path in found and found[path].oid == indexfile.blob_oid(parcel.text, len(found[path].oid))
-        }
-        sizes = self._repository.noted_sizes(len(next(iter(entries.values())).oid)) if entries else {}
-        if sizes is None:
-            return entries
-        return {path: row for path, row in entries.items() if sizes.get(row.path) == len(parcels[path].text)}
-
-    @contextmanager
-    def _settling(self, entries: Sequence[IndexEntry]) -> Iterator[Callable[[IndexEntry, Path, Stamp], None]]:
-        """`worktree.settling`; where another process holds the index for long, that is said and has to do."""
-        lock = self._repository.git_dir / "index.lock"
-        until = time.monotonic() + _PATIENCE_S
-        while entries and lock.exists() and time.monotonic() < until:
-            time.sleep(_INTERVAL_S)
-        with ExitStack() as stack:
-            try:
-                note = stack.enter_context(worktree.settling(self._repository, entries))
-            except RepositoryError as error:
-                for entry in entries:
-                    path = os.fsdecode(entry.path)
-                    _say(path, f"Git will take it for modified ({error}); run: git add -- {_quoted(path)}")
-                note = _ignore
-            yield note
-
-
-def _ignore(*_: object) -> None:
-    """Note nothing."""
+    @cached_property
+    def _is_index_plain(self) -> bool:
+        """Whether the index is the one that Git uses next, and all in one file."""
+        folder = self._repository.git_dir
+        return "GIT_INDEX_FILE" not in self._environ and not any(folder.glob("sharedindex.*"))
 
 
 def _looks(hook: Path) -> bool:
@@ -175,9 +210,7 @@ def _looks(hook: Path) -> bool:
     return not all(_OF_LFS.fullmatch(line) for line in text.splitlines())
 
 
-def _quoted(path: str) -> str:
-    return shlex.quote(shown_path(path))
-
-
-def _say(path: str, text: str) -> None:
-    sys.stderr.write(f"git-theta: {shown_path(path)}: {text}\n")
+def _say(path: bytes, what: str, command: str) -> None:
+    where = shown_path(os.fsdecode(path))
+    with suppress(OSError):  # nobody may be there to read it
+        sys.stderr.write(f"git-theta: {where}: {what}; run: {command} -- {shlex.quote(where)}\n")

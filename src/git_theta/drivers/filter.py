@@ -37,8 +37,9 @@ class _Session:
         from git_theta.depot import open_depot
 
         self._repository = repository
-        self._config = repository.config(*SECTIONS, "hook")
+        self._config = repository.config(*SECTIONS, "hook", "commit", "extensions")
         self._environ = environ
+        self.has_failed = False
         self._settings = read_settings(self._config, environ)
         self._depot = open_depot(repository.theta_dir, self._settings)
         self._add_hook()
@@ -92,6 +93,13 @@ class _Session:
 
         return Delivery(self._repository, self._depot, self._config, self._environ)
 
+    def restore(self) -> None:
+        """Put back what Git has removed for files that it will not get, as it has given up."""
+        if self.has_failed and "smudger" in self.__dict__ and self.smudger.unanswered:
+            from git_theta.drivers.restoration import restore
+
+            restore(self._repository, self._depot, self.smudger.unanswered)
+
     def close(self) -> None:
         """Leave nothing running, and nothing undelivered."""
         if "smudger" not in self.__dict__:
@@ -109,6 +117,8 @@ def main() -> int:
     """Serve Git on stdin and stdout until it closes them; the exit code."""
     for number in _TERMINATING:
         signal.signal(number, _terminate)
+    # Git 2.39 sets it for `checkout --recurse-submodules` in a submodule, where most of its commands refuse to run so.
+    os.environ.pop("GIT_INTERNAL_SUPER_PREFIX", None)
     try:
         reader, writer = PacketReader(_binary(0)), PacketWriter(_binary(1))
         _shake_hands(reader, writer)
@@ -118,6 +128,8 @@ def main() -> int:
                 if session is None:
                     session = _open_session()
                 _serve(request, session, reader, writer)
+            if session is not None:
+                session.restore()
         finally:
             if session is not None:
                 session.close()
@@ -211,6 +223,7 @@ def _serve(request: dict[str, str], session: _Session, reader: PacketReader, wri
         sys.stderr.write(f"git-theta: {shown(path)}: it cannot be read or stored ({where}{error.strerror or error})\n")
     except Exception:  # noqa: BLE001  # a bug must fail this file alone, with something to report
         _report_bug(path, session.theta_dir)
+    session.has_failed = True
     for _rest in packets:
         pass
     if begun:

@@ -12,10 +12,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 
 from git_theta import manifest, rebuild, worktree
 from git_theta.arrivals import Arrivals
 from git_theta.depot import Depot, spooled
+from git_theta.drivers import caller
 from git_theta.drivers.delivery import Delivery
 from git_theta.drivers.meter import Meter
 from git_theta.errors import ManifestError, MissingObjectError, ThetaError
@@ -40,6 +42,7 @@ class Smudger:
         self._depot = depot
         self._delivery = delivery
         self._unmerged: set[bytes] | None = None
+        self.unanswered: set[str] = set()  # delayed, and the content not sent yet: Git has removed what lay there
         self._delayed: dict[str, tuple[bytes, Manifest | None]] = {}  # None: it cannot be used, which is said later
         self._unannounced: list[str] = []
         self._asked: set[str] = set()  # those whose objects a remote was asked for
@@ -70,19 +73,23 @@ class Smudger:
         else:
             if self._depot.settings.skip_smudge or not manifest.looks_like(text) or for_diff():
                 return iter([text])
-            if can_delay and not self._is_unmerged(path):
+            if can_delay and not self._merges_again and not self._is_unmerged(path):
                 self._delayed[path] = text, _usable(text)
+                self.unanswered.add(path)
                 self._unannounced.append(path)
                 self._asked.discard(path)
                 return None
             found = _parse(text)
             self._fetch([found])
         found = found or _parse(text)
-        if delayed and self._delivery.takes(found.size):
+        # Where Git has turned line ends (`eol=crlf`), the text is no longer that of the blob, as the index knows it.
+        if delayed and b"\r" not in text and self._delivery.takes(found.size):
             self._deliver(path, text, found)
+            self.unanswered.discard(path)
             return iter([text])
         limit = self._depot.settings.smudge_limit
         if found.size > limit:
+            self.unanswered.discard(path)
             sys.stderr.write(
                 f"git-theta: {shown_path(path)}: {found.size} bytes are more than Git should hold in memory ({limit}); "
                 f"left as a manifest; run: git theta pull -- {shlex.quote(shown_path(path))}\n"
@@ -123,6 +130,11 @@ class Smudger:
 
             lfs.stop()
             self._arrivals.finish(_INTERVAL_S)
+
+    @cached_property
+    def _merges_again(self) -> bool:
+        """Whether `git checkout -m` runs: Git 2.39 crashes where it merges a settled file again and that is delayed."""
+        return caller.merges_again(caller.started_by()[0])
 
     def _is_unmerged(self, path: str) -> bool:
         """Whether a path is in conflict, as it may be where Git checks out one of the sides.
@@ -192,6 +204,7 @@ class Smudger:
             for run in runs:
                 yield run
                 self._show(meter, len(run))
+        self.unanswered.discard(path)
         self._depot.catalogue.vouch(found.records())
 
     def _show(self, meter: Meter, size_bytes: int) -> None:
