@@ -155,13 +155,34 @@ def test_what_both_sides_added_is_in_the_file(library: Library, depot: Depot) ->
 
 
 @pytest.mark.parametrize("library", [TORCH, LEGACY], ids=["torch", "legacy"])
-def test_what_both_sides_added_to_a_pickle_is_a_conflict_that_keeps_ours(library: Library, depot: Depot) -> None:
+def test_what_both_sides_added_to_a_pickle_is_a_conflict_that_a_side_settles(library: Library, depot: Depot) -> None:
     ours = {**BASE, "x": np.arange(3, dtype="<f8"), "a": LARGE + 1}
     theirs = {**BASE, "y": np.arange(5, dtype="<i2"), "a": LARGE + 2}
+    mean = {"a": (ours["a"] + theirs["a"]) * np.float32(0.5)}
     made, found = merged(library, depot, BASE, ours, theirs)
     assert [one.name for one in made.conflicts] == [SKELETON]
-    assert "all of ours is kept" in made.conflicts[0].reason
-    assert_same(found, ours)
+    assert made.conflicts[0].reason.endswith("; the merge has the parameters that ours has")
+    assert_same(found, {**ours, **mean})
+    for side, whole in (("ours", ours), ("theirs", theirs), ("base", BASE)):
+        made, found = merged(library, depot, BASE, ours, theirs, Rule(SKELETON, side))
+        assert made.conflicts == ()
+        assert_same(found, {**whole, **mean})
+        made, found = merged(library, depot, BASE, ours, theirs, Rule("*", side))
+        assert made.conflicts == ()
+        assert_same(found, whole)
+
+
+@pytest.mark.parametrize("library", [TORCH, LEGACY], ids=["torch", "legacy"])
+def test_a_side_settles_what_one_reshaped_and_the_other_added_to_a_pickle(library: Library, depot: Depot) -> None:
+    ours = {**BASE, "b": np.ones((7, 3), "<f4"), "a": LARGE + 1}
+    theirs = {**BASE, "y": np.arange(5, dtype="<i2"), "a": LARGE + 2}
+    mean = {"a": (ours["a"] + theirs["a"]) * np.float32(0.5)}
+    for side, whole in (("ours", ours), ("theirs", theirs)):
+        made, found = merged(library, depot, BASE, ours, theirs, Rule(SKELETON, side))
+        assert made.conflicts == ()
+        assert_same(found, {**whole, **mean})
+        decided = {one.name: one.action for one in made.decisions}
+        assert decided["y"] is (Action.DROP if side == "ours" else Action.THEIRS)
 
 
 @ALL

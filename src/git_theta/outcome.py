@@ -17,12 +17,14 @@ from git_theta.arbiter import Arbiter
 from git_theta.checkpoint import SMALL_BYTES, Intake, Origin
 from git_theta.depot import Depot, spooled
 from git_theta.errors import ConflictError, DataError, ManifestError, RepositoryError
+from git_theta.layout import Layout
 from git_theta.manifest import Manifest, Record, Step
 from git_theta.merges import running
 from git_theta.merges.arrays import KINDS, Backend, decode, encode
 from git_theta.merges.base import FLOAT, Merge, Options
 from git_theta.merges.running import Operand, Task
 from git_theta.names import shown
+from git_theta.placement import Skeletons
 from git_theta.rebuild import naming
 from git_theta.rules import SKELETON, Rules
 from git_theta.source import BytesSource
@@ -487,11 +489,47 @@ def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], 
                 return Outcome(placement.store(layout, records, versions.sides, work.depot), tuple(decisions))
             if versions.ours.format != versions.theirs.format and (side := _whole(versions, chosen)) is not None:
                 return Outcome(side, tuple(one for one in decisions if one.action is not Action.CONFLICT))
+            with suppress(ConflictError):
+                layout, records, decisions = _fitted(skeletons, chosen, records, decisions)
+                return Outcome(placement.store(layout, records, versions.sides, work.depot), tuple(decisions))
         conflict = Decision(SKELETON, Action.CONFLICT, Case.SKELETON, reason=str(error))
-        decisions = [*decisions, conflict]
         try:
             layout = skeletons.chosen("ours", records)
         except ConflictError:
-            reason = f"{error}; all of ours is kept"
-            return Outcome(versions.ours, (*decisions[:-1], replace(conflict, reason=reason)))
+            try:
+                layout, records, decisions = _fitted(skeletons, "ours", records, decisions)
+                conflict = replace(conflict, reason=f"{error}; the merge has the parameters that ours has")
+            except ConflictError:
+                reason = f"{error}; all of ours is kept"
+                return Outcome(versions.ours, (*decisions, replace(conflict, reason=reason)))
+        decisions = [*decisions, conflict]
     return Outcome(placement.store(layout, records, versions.sides, work.depot), tuple(decisions))
+
+
+def _fitted(
+    skeletons: Skeletons, chosen: str, records: Mapping[str, Record], decisions: Sequence[Decision]
+) -> tuple[Layout, dict[str, Record], list[Decision]]:
+    """The file of a side with the merged values that have room in it, and its own for the rest; what is decided then.
+
+    So the sides of a format that cannot add parameters are settled by the one whose parameters are taken. Raises
+    ConflictError where there is no such side, or it cannot be done.
+    """
+    side = skeletons.version(chosen).manifest.parameters
+    fitted = {
+        name: records[name] if name in records and _is_alike(records[name], own) else own for name, own in side.items()
+    }
+    layout = skeletons.chosen(chosen, fitted)
+    decided = []
+    for one in decisions:
+        if one.name not in fitted:
+            decided.append(replace(one, action=Action.DROP))
+        elif fitted[one.name] is not records.get(one.name):
+            decided.append(replace(one, action=Action(chosen)))
+        else:
+            decided.append(one)
+    return layout, fitted, decided
+
+
+def _is_alike(one: Record, other: Record) -> bool:
+    """Whether two values take the same room in a file."""
+    return all(getattr(one, name) == getattr(other, name) for name in ("dtype", "shape", "size", "strides", "views"))

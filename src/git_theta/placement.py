@@ -70,13 +70,17 @@ class Skeletons:
 
     def chosen(self, version: str, records: Mapping[str, Record]) -> Layout:
         """The layout for the records, with the skeleton of ours, theirs or base; raises ConflictError likewise."""
-        theirs = self.others[0]
         # A side that is its own base has not changed: the other's skeleton counts.
         if version == "theirs":
-            return self._of(records, self.ours, theirs)
-        if version == "base" and self.base is None:
+            return self._of(records, self.ours, self.others[0])
+        return self._of(records, self.others[0], self.others[0], self.version(version))
+
+    def version(self, version: str) -> Placed:
+        """Ours, theirs or base; raises ConflictError where there is no such version."""
+        found = {"ours": self.ours, "theirs": self.others[0], "base": self.base}.get(version)
+        if found is None:
             raise ConflictError("there is no common ancestor")
-        return self._of(records, theirs, theirs, self.base if version == "base" else None)
+        return found
 
     def _of(
         self,
