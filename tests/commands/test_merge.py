@@ -64,6 +64,11 @@ def test_the_rules_of_the_repository(diverged: Repo) -> None:
     assert message(diverged).startswith("ours is old\n")
 
 
+def test_a_message_of_several_paragraphs(diverged: Repo) -> None:
+    assert diverged.run_theta("merge", "other", "-m", "ours is old", "-m", "by a year").code == 0
+    assert message(diverged).startswith("ours is old\n\nby a year\n\nTheta-Strategy: average")
+
+
 def test_a_strategy_for_some_parameters(diverged: Repo) -> None:
     assert diverged.run_theta("merge", "other", "--strategy", "ours", "--param", "a.*").code == 0
     assert arrays(diverged)["a.weight"].tobytes() == (LARGE + 1).tobytes()
@@ -146,15 +151,15 @@ def test_a_conflict_is_left_to_be_settled_and_the_message_tells_all_the_same(rep
     branched(
         repo,
         content(),
-        content(n=np.array([9, 2, 3]), a__weight=LARGE + 1),
-        content(n=np.array([8, 2, 3]), a__weight=LARGE + 4),
+        content(n=np.array([9, 2, 3]), a__weight=LARGE + 1, b__weight=np.array([1, np.nan, 3], np.float32)),
+        content(n=np.array([8, 2, 3]), a__weight=LARGE + 4, b__weight=np.array([1, 2, 9], np.float32)),
     )
     done = repo.run_theta("merge", "other")
     assert done.code == 1
     assert "git theta resolve" in done.err
-    repo.ok("resolve", NAME, "--param", "n", "--strategy", "ours")
+    repo.ok("resolve", NAME, "--param", "n", "--param", "b.*", "--strategy", "ours")
     repo.git("commit", "--quiet", "--no-edit")
-    assert "Theta-Strategy: average" in message(repo)
+    assert "\nTheta-Strategy: average (1 parameters)\n" in message(repo)
     assert repo.git("log", "-1", "--format=%P").count(" ") == 1
 
 

@@ -32,7 +32,7 @@ _MOST_LISTED = 20
 @click.option("--param", "-p", "patterns", multiple=True, metavar="GLOB", help="The strategy is for these parameters.")
 @click.option("--plan", "-n", "only_plan", is_flag=True, help="Say what would happen, and touch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --plan: print JSON.")
-@click.option("--message", "-m", metavar="TEXT", help="The message of the merge commit.")
+@click.option("--message", "-m", "paragraphs", multiple=True, metavar="TEXT", help="The merge commit's message.")
 @click.argument("branch", nargs=-1, required=True)
 def command(
     strategy: str | None,
@@ -41,7 +41,7 @@ def command(
     patterns: tuple[str, ...],
     only_plan: bool,
     as_json: bool,
-    message: str | None,
+    paragraphs: tuple[str, ...],
     branch: tuple[str, ...],
 ) -> int:
     """Merge BRANCH as `git merge` does, with a --strategy for this merge only; or several at once, each with its say.
@@ -56,6 +56,7 @@ def command(
     chosen = _rules(place, strategy, assignments, files, patterns)
     from git_theta import joining
 
+    message = "\n\n".join(paragraphs)
     joined = joining.branches(place.repository, branch)
     if not joined.named:
         print("Already up to date.")
@@ -204,7 +205,7 @@ def _notable(plan: "Plan") -> list["Decision"]:
     return sorted(changed, key=lambda one: not one.reason)
 
 
-def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[_Planned], message: str | None) -> int:
+def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[_Planned], message: str) -> int:
     """Have Git merge, and say in the message how the models were merged; Git's exit code."""
     from git_theta import joining, rulebook
     from git_theta.rules import SKELETON
@@ -220,15 +221,15 @@ def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[
     # Git writes comments only about conflicts; without, a line such as "#42" is the user's.
     comments = code != 0
     if plans:
-        if any(rule.pattern.startswith(SKELETON) for one in plans for rule in one.rules.rules):
-            plans = _looked_at(place, plans)  # scalars that were merged are told, too
+        if code or any(rule.pattern.startswith(SKELETON) for one in plans for rule in one.rules.rules):
+            plans = _looked_at(place, plans)  # scalars that were merged are told, too, and no conflicts
         note.write_bytes(_signed(place, note.read_bytes(), joining.trailers(_rows(plans)), comments=comments))
     for index in merging.reindex(place, [one.file.path for one in plans]):
         print(f"{shown_path(index)}: made anew from the shards")
     if place.repository.unmerged():
         return code or 1
     cleanup = "strip" if comments else "whitespace"
-    return git.run_attached(["commit", "--quiet", "--no-edit", "--cleanup", cleanup], cwd=place.cwd)
+    return git.run_attached(["commit", "--no-edit", "--cleanup", cleanup], cwd=place.cwd)
 
 
 def _rows(plans: Sequence[_Planned]) -> list[tuple[bytes, "Versions", Sequence["Decision"]]]:
@@ -243,9 +244,7 @@ def _signed(place: Place, message: bytes, lines: Sequence[str], *, comments: boo
     return place.repository.git(*words, stdin=message)
 
 
-def _merge_all(
-    place: Place, joined: "Branches", names: Sequence[str], plans: Sequence[_Planned], message: str | None
-) -> int:
+def _merge_all(place: Place, joined: "Branches", names: Sequence[str], plans: Sequence[_Planned], message: str) -> int:
     """Merge several branches in one commit, all or nothing; the exit code."""
     from git_theta import joining, manifest
 
