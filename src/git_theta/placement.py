@@ -51,10 +51,14 @@ class Skeletons:
             return self._of(records, self.base, self.others[0], runs=runs, settle=settle)
         changed = [side for side in (self.ours, *self.others) if self._is_changed(side)]
         first, second, *rest = (*changed, self.ours, self.ours)[: max(2, len(changed))]
-        layout = self._of(records, self.base, second, first, runs)
+        joined = [first, second]
+        known = _known(records, joined) if rest else records
+        layout = self._of(known, self.base, second, first, runs)
         for other in rest:  # what is merged so far is a side, too
-            so_far = Placed(replace(self.ours.manifest, parameters=records), layout)
-            layout = self._of(records, self.base, other, so_far, runs)
+            so_far = Placed(replace(self.ours.manifest, parameters=known), layout)
+            joined.append(other)
+            known = _known(records, joined) if other is not rest[-1] else records
+            layout = self._of(known, self.base, other, so_far, runs)
         return layout
 
     def _is_changed(self, side: Placed) -> bool:
@@ -93,6 +97,11 @@ class Skeletons:
     ) -> Layout:
         stored: Runs = lambda record: value.runs(record, self.depot.store)  # noqa: E731  # of a type
         return composition.compose(base, ours or self.ours, theirs, records, runs or stored, settle)
+
+
+def _known(records: Mapping[str, Record], sides: Sequence[Placed]) -> dict[str, Record]:
+    """Those of the records that one of the sides has: a format cannot place what another side added."""
+    return {name: record for name, record in records.items() if any(name in side.manifest.parameters for side in sides)}
 
 
 def read(base: Manifest | None, sides: Sequence[Manifest], depot: Depot) -> Skeletons:

@@ -269,6 +269,17 @@ def test_several_branches_at_once(three: Repo) -> None:
     assert three.git("status", "--porcelain") == ""
 
 
+def test_several_branches_that_each_add_a_parameter(three: Repo) -> None:
+    for branch in ("main", "other", "third"):
+        three.git("checkout", "--quiet", branch)
+        three.write(NAME, content(**{f"of_{branch}": np.full(3, len(branch), "<f4")}))
+        three.commit("one more")
+    three.git("checkout", "--quiet", "main")
+    done = three.run_theta("merge", "other", "third")
+    assert done.code == 0, done
+    assert {name for name in arrays(three) if name.startswith("of_")} == {"of_main", "of_other", "of_third"}
+
+
 def test_branches_that_are_merged_already_are_left_out(three: Repo) -> None:
     three.git("branch", "first", "main~1")
     three.git("branch", "again", "other")
