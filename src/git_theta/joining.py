@@ -8,12 +8,13 @@ once (Git's own merges two at a time, without our driver).
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from git_theta import git, tracked
+from git_theta import git, reindexing, shards, tracked
 from git_theta.errors import ConflictError, InputError, RepositoryError
-from git_theta.git import RawRow, Repository, raw_row
+from git_theta.git import IndexEntry, RawRow, Repository, raw_row
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown_path
 from git_theta.outcome import Versions
@@ -193,11 +194,14 @@ def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def octopus(repository: Repository, joined: Branches, merged: Sequence[tuple[File, bytes]], message: str) -> str:
+def octopus(
+    repository: Repository, joined: Branches, merged: Sequence[tuple[File, bytes]], message: str
+) -> tuple[str, list[bytes]]:
     """A commit of HEAD and all the other commits, in which these files have these manifests; HEAD stays where it is.
 
-    Everything else is merged as Git does it. Raises ConflictError where that takes someone's hand, or where a file
-    would be put in the place of another one.
+    The indexes of their shards are made anew: which, is the second of what is returned. Everything else is merged as
+    Git does it. Raises ConflictError where that takes someone's hand, or where a file would be put in the place of
+    another one.
     """
     if git.version() < _MERGE_TREE:
         raise RepositoryError(f"several branches at once need Git 2.38 or newer; {_ONE_BY_ONE}")
@@ -208,39 +212,74 @@ def octopus(repository: Repository, joined: Branches, merged: Sequence[tuple[Fil
     placed = [(file, oid) for (file, _), oid in zip(merged, oids, strict=True)]
     # Git merges two commits at a time. Where both have what is merged already, it has nothing to do.
     current = _putting(repository, joined.head, 0, placed)
+    torn: dict[bytes, list[str]] = {}
     for number, other in enumerate(joined.others, 1):
         side = _putting(repository, other, number, placed)
-        current = _commit(repository, _merge_tree(repository, current, side), [current, side], "on the way")
-    return _commit(repository, f"{current}^{{tree}}", [joined.head, *joined.others], message)
+        current = _commit(repository, _merge_tree(repository, current, side, torn), [current, side], "on the way")
+    with _index(repository, current) as environ:
+        entries = repository.index((), environ)
+        try:
+            texts = reindexing.reindex_tree(repository, entries, [file.path for file, _ in merged], torn)
+        except ConflictError as error:
+            raise ConflictError(f"{error}; {_ONE_BY_ONE}") from error
+        modes = {entry.path: entry.mode for entry in entries}
+        made = zip(texts, repository.write_blobs(texts.values(), loose=True), strict=True)
+        tree = _tree(repository, environ, [IndexEntry(path, modes[path], oid) for path, oid in made])
+    return _commit(repository, tree, [joined.head, *joined.others], message), list(texts)
+
+
+@contextmanager
+def _index(repository: Repository, commit: str) -> Iterator[dict[str, str]]:
+    """The environment in which Git has an index of its own, with the files of a commit."""
+    with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
+        environ = {"GIT_INDEX_FILE": os.path.join(folder, "index")}  # noqa: PTH118  # a string for the environment
+        git.run(["read-tree", commit], cwd=repository.base, environ=environ)
+        yield environ
+
+
+def _tree(repository: Repository, environ: Mapping[str, str], entries: Sequence[IndexEntry]) -> str:
+    """The tree of an index with these entries put into it, one of mode "0" to take a file out."""
+    rows = b"".join(f"{entry.mode} {entry.oid}\t".encode() + entry.path + b"\0" for entry in entries)
+    git.run(["update-index", "-z", "--index-info"], cwd=repository.base, stdin=rows, environ=environ)
+    return git.run(["write-tree"], cwd=repository.base, environ=environ).decode().strip()
 
 
 def _putting(repository: Repository, commit: str, number: int, placed: Sequence[tuple[File, str]]) -> str:
     """A commit upon a side's, in which these files have these blobs, under the paths that they have in the result."""
-    with tempfile.TemporaryDirectory(prefix="git-theta-") as folder:
-        environ = {"GIT_INDEX_FILE": os.path.join(folder, "index")}  # noqa: PTH118  # a string for the environment
-        base = repository.base
-        git.run(["read-tree", commit], cwd=base, environ=environ)
+    with _index(repository, commit) as environ:
         modes = {entry.path: entry.mode for entry in repository.index([f.paths[number] for f, _ in placed], environ)}
         moved = [file.path for file, _ in placed if file.path != file.paths[number]]
         if taken := repository.index(moved, environ) if moved else []:
             raise ConflictError(f"{shown_path(taken[0].path)}: {_ONE_NAME}; {_ONE_BY_ONE}")
-        rows = [f"0 {'0' * len(oid)}\t".encode() + file.paths[number] + b"\0" for file, oid in placed]
-        rows += [f"{modes[file.paths[number]]} {oid}\t".encode() + file.path + b"\0" for file, oid in placed]
-        git.run(["update-index", "-z", "--index-info"], cwd=base, stdin=b"".join(rows), environ=environ)
-        tree = git.run(["write-tree"], cwd=base, environ=environ).decode().strip()
+        entries = [IndexEntry(file.paths[number], "0", "0" * len(oid)) for file, oid in placed]
+        entries += [IndexEntry(file.path, modes[file.paths[number]], oid) for file, oid in placed]
+        tree = _tree(repository, environ, entries)
     return _commit(repository, tree, [commit], "on the way")
 
 
-def _merge_tree(repository: Repository, ours: str, theirs: str) -> str:
-    """The tree of a merge of two commits."""
-    words = ["merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", ours, theirs]
-    tree, *conflicts = git.run(words, cwd=repository.base, accept=(0, 1)).split(b"\0")[:-1]
-    left = [path for path in conflicts if path]
-    if left:
-        raise ConflictError(
-            f"{shown_path(left[0])}: the branches changed it in ways that someone must put together; {_ONE_BY_ONE}"
-        )
-    return tree.decode()
+def _merge_tree(repository: Repository, ours: str, theirs: str, torn: dict[bytes, list[str]]) -> str:
+    """The tree of a merge of two commits.
+
+    An index of shards that Git cannot merge is that of ours; the blobs of its sides are added to `torn`.
+    """
+    words = ["merge-tree", "--write-tree", "--no-messages", "-z", ours, theirs]
+    tree, *rows = git.run(words, cwd=repository.base, accept=(0, 1)).split(b"\0")[:-1]
+    stages: defaultdict[bytes, dict[str, IndexEntry]] = defaultdict(dict)
+    for row in filter(None, rows):
+        head, _, path = row.partition(b"\t")
+        mode, oid, stage = head.decode().split(" ")
+        stages[path][stage] = IndexEntry(path, mode, oid)
+    for path, sides in stages.items():
+        if not (path.endswith(shards.SUFFIX) and {"2", "3"} <= sides.keys()):
+            raise ConflictError(
+                f"{shown_path(path)}: the branches changed it in ways that someone must put together; {_ONE_BY_ONE}"
+            )
+        known = torn.setdefault(path, [])
+        known += [oid for oid in (sides["2"].oid, sides["3"].oid) if oid not in known]
+    if not stages:
+        return tree.decode()
+    with _index(repository, tree.decode()) as environ:
+        return _tree(repository, environ, [sides["2"] for sides in stages.values()])
 
 
 def _commit(repository: Repository, tree: str, parents: Sequence[str], message: str) -> str:

@@ -1,7 +1,9 @@
-"""Indexes of sharded checkpoints brought up to date in the worktree and the index, once their shards are merged."""
+"""Indexes of sharded checkpoints brought up to date once their shards are merged: in the worktree and the index, or in
+a tree that several branches become.
+"""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from git_theta import shards, tracked, worktree
 from git_theta.errors import ConflictError
@@ -10,7 +12,7 @@ from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.names import shown_path
 from git_theta.shards import MAX_INDEX_BYTES, Index
 
-__all__ = ["reindex"]
+__all__ = ["reindex", "reindex_tree"]
 
 
 def reindex(repository: Repository, paths: Iterable[bytes]) -> list[bytes]:
@@ -19,39 +21,86 @@ def reindex(repository: Repository, paths: Iterable[bytes]) -> list[bytes]:
     An index one of whose shards is still in conflict is left as it is, and so is one that the user is at work on.
     Raises ConflictError, which names the index, for shards that cannot be put together.
     """
-    folders = {os.path.dirname(path) for path in paths}  # noqa: PTH120  # bytes
     unmerged = repository.unmerged()
     entries = {entry.path: entry for entry in repository.index()}
-    found = [
-        path
-        for path in sorted(entries.keys() | unmerged)
-        if path.endswith(shards.SUFFIX) and (path in unmerged or os.path.dirname(path) in folders)  # noqa: PTH120
-    ]
+    found = _concerned(entries.keys() | unmerged, paths, unmerged)
     return [path for path in found if _reindexed(repository, path, entries, unmerged)]
+
+
+def reindex_tree(
+    repository: Repository,
+    entries: Sequence[IndexEntry],
+    paths: Iterable[bytes],
+    torn: Mapping[bytes, Sequence[str]],
+) -> dict[bytes, bytes]:
+    """The texts of the indexes, among the files of a tree, that have to be made anew: as `reindex`, for a tree.
+
+    `torn` are the files that Git could not merge, with the blobs of their sides. Raises ConflictError for one that is
+    no index of shards which Git-Theta keeps.
+    """
+    files = {entry.path: entry for entry in entries}
+    texts = {}
+    for path in _concerned(files, paths, torn):
+        oids = list(dict.fromkeys([*torn.get(path, ()), files[path].oid]))
+        old = _parsed(repository, oids)
+        made = _made_anew(repository, path, old, files) if old else None
+        if path in torn and made is None:
+            raise ConflictError(f"{shown_path(path)}: the branches changed it in ways that someone must put together")
+        if made is not None and (path in torn or made != old[0]):
+            texts[path] = shards.format(made)
+    return texts
+
+
+def _concerned(known: Iterable[bytes], paths: Iterable[bytes], torn: Container[bytes]) -> list[bytes]:
+    """The indexes that lie beside these shards, or are in conflict."""
+    folders = {os.path.dirname(path) for path in paths}  # noqa: PTH120  # bytes
+    return [
+        path
+        for path in sorted(known)
+        if path.endswith(shards.SUFFIX) and (path in torn or os.path.dirname(path) in folders)  # noqa: PTH120
+    ]
+
+
+def _parsed(repository: Repository, oids: Sequence[str]) -> list[Index]:
+    """The indexes that these blobs are; none where one of them is no index."""
+    texts = repository.blobs(oids, MAX_INDEX_BYTES)
+    indexes = [index for oid in oids if oid in texts and (index := shards.parse(texts[oid])) is not None]
+    return indexes if len(indexes) == len(oids) else []
+
+
+def _places(path: bytes, indexes: Sequence[Index]) -> dict[str, bytes]:
+    """The paths of the shards that indexes at a path speak of."""
+    files = dict.fromkeys(file for index in indexes for file in index.files)
+    return {file: os.path.join(os.path.dirname(path), os.fsencode(file)) for file in files}  # noqa: PTH118, PTH120
+
+
+def _made_anew(
+    repository: Repository, path: bytes, indexes: Sequence[Index], entries: Mapping[bytes, IndexEntry]
+) -> Index | None:
+    """The index of these files; None where Git-Theta does not keep all of its shards that are there."""
+    there = {file: entries[place] for file, place in _places(path, indexes).items() if place in entries}
+    manifests = _manifests(repository, there)
+    if not manifests or len(manifests) < len(there):
+        return None
+    try:
+        return shards.regenerate(indexes, manifests)
+    except ConflictError as error:
+        raise ConflictError(f"{shown_path(path)}: {error}") from error
 
 
 def _reindexed(repository: Repository, path: bytes, entries: dict[bytes, IndexEntry], unmerged: set[bytes]) -> bool:
     """Whether an index had to be made anew."""
     oids = [entries[path].oid] if path in entries else [entry.oid for entry in _sides(repository, path)]
-    texts = repository.blobs(oids, MAX_INDEX_BYTES)
-    indexes = [index for oid in oids if oid in texts and (index := shards.parse(texts[oid])) is not None]
-    if len(indexes) != len(oids):
+    indexes = _parsed(repository, oids)
+    if not indexes or unmerged & set(_places(path, indexes).values()):
         return False
-    files = dict.fromkeys(file for index in indexes for file in index.files)
-    places = {file: os.path.join(os.path.dirname(path), os.fsencode(file)) for file in files}  # noqa: PTH118, PTH120
-    if unmerged & set(places.values()):
-        return False
-    manifests = _manifests(repository, {file: entries[place] for file, place in places.items() if place in entries})
-    if not manifests or len(manifests) < sum(place in entries for place in places.values()):
-        return False
-    try:
-        made: Index = shards.regenerate(indexes, manifests)
-    except ConflictError as error:
-        raise ConflictError(f"{shown_path(path)}: {error}") from error
-    if path in entries and made == indexes[0]:
+    made = _made_anew(repository, path, indexes, entries)
+    if made is None or (path in entries and made == indexes[0]):
         return False
     place = worktree.locate(repository, path)
-    if path in entries and (not place.exists() or place.read_bytes() != texts[oids[0]]):
+    if path in entries and (
+        not place.exists() or repository.blobs(oids, MAX_INDEX_BYTES).get(oids[0]) != place.read_bytes()
+    ):
         return False
     mode = entries[path].mode if path in entries else _sides(repository, path)[0].mode
     worktree.write(place, shards.format(made), executable=mode == "100755")

@@ -82,3 +82,47 @@ def test_a_parameter_in_two_shards_is_named(sharded: Repo) -> None:
     assert sharded.run_theta("merge", "other").code == 1
     done = sharded.theta("resolve", ONE, "--param", "moves", "--strategy", "theirs")
     assert f"{INDEX}: parameter 'moves' is in {ONE} and in {TWO}" in done.err
+
+
+def branch(repo: Repo, name: str, first: Arrays, second: Arrays) -> None:
+    """A branch from the one that is called other, which goes on from the base."""
+    repo.git("checkout", "--quiet", "-b", name, "other")
+    write(repo, first, second)
+    repo.commit(name)
+    repo.git("checkout", "--quiet", "main")
+
+
+def test_the_index_is_made_anew_by_a_merge_of_several_branches(sharded: Repo) -> None:
+    x, y = np.ones(2, "<f4"), np.ones(5, "<f4")
+    branch(sharded, "b1", {**FIRST, "y": y}, SECOND)
+    branch(sharded, "b2", FIRST, {**SECOND, "x": x})
+    branch(sharded, "b3", {**FIRST, "a": FIRST["a"] + 2, "w": x}, {**SECOND, "z": x})
+    write(sharded, {**FIRST, "a": FIRST["a"] + 4, "v": x}, SECOND)
+    sharded.commit("ours")
+    done = sharded.run_theta("merge", "b1", "b2", "b3", "-s", "average")
+    assert done.code == 0, done
+    assert f"{INDEX}: made anew from the shards" in done.out
+    assert index(sharded) == {
+        "metadata": {"total_size": 4 * (4 + 3 + 6 + 4 * 2 + 5)},
+        "weight_map": {"a": ONE, "moves": ONE, "y": ONE, "w": ONE, "v": ONE, "b": TWO, "x": TWO, "z": TWO},
+    }
+    for file in (ONE, TWO):
+        names = safetensors.numpy.load(sharded.read(file)).keys()
+        assert names == {name for name, place in index(sharded)["weight_map"].items() if place == file}
+    assert (safetensors.numpy.load(sharded.read(ONE))["a"] == FIRST["a"] + 3).all()
+    assert sharded.git("log", "-1", "--format=%P").count(" ") == 3
+    assert sharded.git("status", "--porcelain") == ""
+
+
+def test_several_branches_and_an_index_of_what_git_theta_does_not_keep(repo: Repo) -> None:
+    repo.write(INDEX, b'{"weight_map": {"a": "a.bin"}}\n')
+    repo.commit("base")
+    repo.git("branch", "other")
+    for name in ("b1", "b2"):
+        repo.git("checkout", "--quiet", "-b", name, "other")
+        repo.write(INDEX, b'{"weight_map": {"%s": "a.bin"}}\n' % name.encode())
+        repo.commit(name)
+    repo.git("checkout", "--quiet", "main")
+    said = f"{INDEX}: the branches changed it in ways that someone must put together; merge one after the other"
+    assert said in repo.fails(1, "merge", "b1", "b2")
+    assert repo.git("status", "--porcelain") == ""

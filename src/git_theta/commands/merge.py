@@ -264,5 +264,8 @@ def _merge_all(place: Place, joined: "Branches", names: Sequence[str], plans: Se
             made.append((one.file, manifest.format(outcome.manifest)))
     said = message or f"Merge branches {', '.join(repr(shown(name)) for name in names)}"
     text = _signed(place, f"{said}\n".encode(), joining.trailers(_rows(plans)))
-    commit = joining.octopus(place.repository, joined, made, text.decode())
-    return git.run_attached(["merge", "--quiet", "--ff-only", commit], cwd=place.cwd)
+    commit, indexes = joining.octopus(place.repository, joined, made, text.decode())
+    code = git.run_attached(["merge", "--quiet", "--ff-only", commit], cwd=place.cwd)
+    for index in indexes if code == 0 else ():
+        print(f"{shown_path(index)}: made anew from the shards")
+    return code
