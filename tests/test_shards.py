@@ -6,6 +6,7 @@ import pytest
 
 from git_theta import shards
 from git_theta.errors import ConflictError
+from git_theta.manifest import Manifest
 from tests.manifests import manifest
 
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -57,3 +58,36 @@ def test_keys_are_those_of_the_file_and_not_escaped() -> None:
 def test_a_parameter_in_two_shards_is_a_conflict() -> None:
     with pytest.raises(ConflictError, match=r"'a' is in .*00001.* and in .*00002"):
         shards.regenerate([index(OLD)], {ONE: manifest(a=1), TWO: manifest(a=2, b=1)})
+
+
+BASE = {ONE: manifest(a=1, c=3), TWO: manifest(b=2)}
+TRAINED = {ONE: manifest(a=10, c=3), TWO: manifest(b=2)}
+MOVED = {ONE: manifest(c=3), TWO: manifest(a=1, b=2)}
+
+
+@pytest.mark.parametrize(
+    ("result", "base", "sides", "file"),
+    [
+        # decided in the first one
+        ({ONE: manifest(a=10), TWO: manifest(a=11)}, BASE, [TRAINED, MOVED], ONE),
+        ({ONE: manifest(a=1), TWO: manifest(a=11)}, BASE, [TRAINED, MOVED], ONE),
+        # one is new
+        ({ONE: manifest(a=1), TWO: manifest(a=11)}, BASE, [BASE, BASE], TWO),
+        # none is new, or they are the same: the index
+        ({ONE: manifest(a=1), TWO: manifest(a=1)}, BASE, [BASE, BASE], ONE),
+        ({ONE: manifest(a=5), TWO: manifest(a=5)}, BASE, [BASE, BASE], ONE),
+        # nothing tells
+        ({ONE: manifest(a=10), TWO: manifest(a=11)}, BASE, [BASE, BASE], None),
+        ({ONE: manifest(a=10), TWO: manifest(a=11)}, {}, [BASE, MOVED], None),
+    ],
+)
+def test_which_of_two_shards_counts(
+    result: dict[str, Manifest],
+    base: dict[str, Manifest],
+    sides: list[dict[str, Manifest]],
+    file: str | None,
+) -> None:
+    found = shards.kept(result, [base], sides, index(OLD))
+    assert found == ({} if file is None else {"a": file})
+    if file:
+        assert shards.regenerate([index(OLD)], result, found).weight_map == {"a": file}

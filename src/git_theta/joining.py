@@ -16,6 +16,7 @@ from git_theta import git, reindexing, shards, tracked
 from git_theta.errors import ConflictError, InputError, RepositoryError
 from git_theta.git import IndexEntry, RawRow, Repository, raw_row
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.moves import Commits
 from git_theta.names import shown_path
 from git_theta.outcome import Versions
 from git_theta.threeway import Decision
@@ -213,13 +214,14 @@ def octopus(
     # Git merges two commits at a time. Where both have what is merged already, it has nothing to do.
     current = _putting(repository, joined.head, 0, placed)
     torn: dict[bytes, list[str]] = {}
+    commits = Commits((joined.base,) if joined.base else (), (joined.head, *joined.others))
     for number, other in enumerate(joined.others, 1):
         side = _putting(repository, other, number, placed)
         current = _commit(repository, _merge_tree(repository, current, side, torn), [current, side], "on the way")
     with _index(repository, current) as environ:
         entries = repository.index((), environ)
         try:
-            texts = reindexing.reindex_tree(repository, entries, [file.path for file, _ in merged], torn)
+            texts = reindexing.reindex_tree(repository, entries, [file.path for file, _ in merged], torn, commits)
         except ConflictError as error:
             raise ConflictError(f"{error}; {_ONE_BY_ONE}") from error
         modes = {entry.path: entry.mode for entry in entries}

@@ -3,28 +3,66 @@ a tree that several branches become.
 """
 
 import os
+import shlex
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from git_theta import shards, tracked, worktree
-from git_theta.errors import ConflictError
+from git_theta import moves, shards, worktree
+from git_theta.errors import ConflictError, InputError
 from git_theta.git import IndexEntry, Repository
-from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.moves import Commits
 from git_theta.names import shown_path
 from git_theta.shards import MAX_INDEX_BYTES, Index
 
-__all__ = ["reindex", "reindex_tree"]
+__all__ = ["Reindexed", "reindex", "reindex_tree", "settle"]
 
 
-def reindex(repository: Repository, paths: Iterable[bytes]) -> list[bytes]:
-    """Make the indexes anew that lie beside these shards, or are in conflict, and stage them; the paths of those.
+@dataclass(frozen=True, slots=True)
+class Reindexed:
+    """The indexes that were made anew, and a line for each that could not be, which is in conflict."""
+
+    made: tuple[bytes, ...]
+    refused: tuple[str, ...]
+
+
+def reindex(repository: Repository, paths: Iterable[bytes]) -> Reindexed:
+    """Make the indexes anew that lie beside these shards, or are in conflict, and stage them.
 
     An index one of whose shards is still in conflict is left as it is, and so is one that the user is at work on.
-    Raises ConflictError, which names the index, for shards that cannot be put together.
     """
     unmerged = repository.unmerged()
     entries = {entry.path: entry for entry in repository.index()}
-    found = _concerned(entries.keys() | unmerged, paths, unmerged)
-    return [path for path in found if _reindexed(repository, path, entries, unmerged)]
+    made, refused = [], []
+    for path in _concerned(entries.keys() | unmerged, paths, unmerged):
+        try:
+            if _reindexed(repository, path, entries, unmerged):
+                made.append(path)
+        except ConflictError as error:
+            refused.append(str(error))
+    return Reindexed(tuple(made), tuple(refused))
+
+
+def settle(repository: Repository, path: bytes, side: str) -> None:
+    """Make an index in conflict anew, and stage it: a parameter of which nothing tells the shard is in that of a side.
+
+    Raises InputError where it is not in conflict, or its shards are, or are none that Git-Theta keeps; ConflictError
+    where that side does not tell the shard.
+    """
+    unmerged = repository.unmerged()
+    stages = repository.stages(path)
+    if not stages:
+        raise InputError("it is not in conflict; to see what is: git status")
+    indexes = _parsed(repository, [entry.oid for entry in _sides(repository, path)])
+    if left := sorted(unmerged & set(moves.places(path, indexes).values())):
+        raise InputError(f"settle its shards before: git theta resolve {shlex.quote(shown_path(left[0]))} --list")
+    stage = stages.get({"ours": 2, "theirs": 3}[side])
+    word = _parsed(repository, [stage.oid]) if stage else []
+    entries = {entry.path: entry for entry in repository.index()}
+    made = _made_anew(repository, path, indexes, entries, moves.under_way(repository), *word) if indexes else None
+    if made is None:
+        where = shlex.quote(shown_path(path))
+        raise InputError(f"it is no index of shards that Git-Theta keeps; put it together, then: git add {where}")
+    _put(repository, path, made, next(iter(stages.values())).mode)
 
 
 def reindex_tree(
@@ -32,6 +70,7 @@ def reindex_tree(
     entries: Sequence[IndexEntry],
     paths: Iterable[bytes],
     torn: Mapping[bytes, Sequence[str]],
+    commits: Commits,
 ) -> dict[bytes, bytes]:
     """The texts of the indexes, among the files of a tree, that have to be made anew: as `reindex`, for a tree.
 
@@ -43,7 +82,7 @@ def reindex_tree(
     for path in _concerned(files, paths, torn):
         oids = list(dict.fromkeys([*torn.get(path, ()), files[path].oid]))
         old = _parsed(repository, oids)
-        made = _made_anew(repository, path, old, files) if old else None
+        made = _made_anew(repository, path, old, files, commits) if old else None
         if path in torn and made is None:
             raise ConflictError(f"{shown_path(path)}: the branches changed it in ways that someone must put together")
         if made is not None and (path in torn or made != old[0]):
@@ -68,22 +107,29 @@ def _parsed(repository: Repository, oids: Sequence[str]) -> list[Index]:
     return indexes if len(indexes) == len(oids) else []
 
 
-def _places(path: bytes, indexes: Sequence[Index]) -> dict[str, bytes]:
-    """The paths of the shards that indexes at a path speak of."""
-    files = dict.fromkeys(file for index in indexes for file in index.files)
-    return {file: os.path.join(os.path.dirname(path), os.fsencode(file)) for file in files}  # noqa: PTH118, PTH120
-
-
 def _made_anew(
-    repository: Repository, path: bytes, indexes: Sequence[Index], entries: Mapping[bytes, IndexEntry]
+    repository: Repository,
+    path: bytes,
+    indexes: Sequence[Index],
+    entries: Mapping[bytes, IndexEntry],
+    commits: Commits | None,
+    word: Index | None = None,
 ) -> Index | None:
-    """The index of these files; None where Git-Theta does not keep all of its shards that are there."""
-    there = {file: entries[place] for file, place in _places(path, indexes).items() if place in entries}
-    manifests = _manifests(repository, there)
+    """The index of these files; None where Git-Theta does not keep all of its shards that are there.
+
+    Of a parameter in several shards, the merged commits tell which one counts; where they do not, `word` does.
+    """
+    there = {file: entries[place] for file, place in moves.places(path, indexes).items() if place in entries}
+    manifests = moves.manifests(repository, there)
     if not manifests or len(manifests) < len(there):
         return None
+    chosen: dict[str, str] = {}
+    if twice := shards.twice(manifests):
+        places = word.places if word else {}
+        chosen = {name: places[name] for name, files in twice.items() if places.get(name) in files}
+        chosen |= moves.kept(repository, commits, path, indexes, manifests) if commits else {}
     try:
-        return shards.regenerate(indexes, manifests)
+        return shards.regenerate(indexes, manifests, chosen)
     except ConflictError as error:
         raise ConflictError(f"{shown_path(path)}: {error}") from error
 
@@ -92,29 +138,44 @@ def _reindexed(repository: Repository, path: bytes, entries: dict[bytes, IndexEn
     """Whether an index had to be made anew."""
     oids = [entries[path].oid] if path in entries else [entry.oid for entry in _sides(repository, path)]
     indexes = _parsed(repository, oids)
-    if not indexes or unmerged & set(_places(path, indexes).values()):
+    if not indexes or unmerged & set(moves.places(path, indexes).values()):
         return False
-    made = _made_anew(repository, path, indexes, entries)
+    commits = moves.under_way(repository)
+    try:
+        made = _made_anew(repository, path, indexes, entries, commits)
+    except ConflictError as error:
+        if path in entries and commits:
+            _tear(repository, path, commits)
+        where = shlex.quote(shown_path(path))
+        raise ConflictError(f"{error}; to settle it: git theta resolve {where} --strategy ours (or theirs)") from error
     if made is None or (path in entries and made == indexes[0]):
         return False
     place = worktree.locate(repository, path)
-    if path in entries and (
-        not place.exists() or repository.blobs(oids, MAX_INDEX_BYTES).get(oids[0]) != place.read_bytes()
-    ):
+    texts = repository.blobs(oids, MAX_INDEX_BYTES)
+    if path in entries and (not place.exists() or place.read_bytes() != texts[oids[0]]):
         return False
-    mode = entries[path].mode if path in entries else _sides(repository, path)[0].mode
-    worktree.write(place, shards.format(made), executable=mode == "100755")
-    repository.stage(path)
+    _put(repository, path, made, entries[path].mode if path in entries else _sides(repository, path)[0].mode)
     return True
+
+
+def _put(repository: Repository, path: bytes, made: Index, mode: str) -> None:
+    """Write an index into the worktree, and stage it."""
+    worktree.write(worktree.locate(repository, path), shards.format(made), executable=mode == "100755")
+    repository.stage(path)
+
+
+def _tear(repository: Repository, path: bytes, commits: Commits) -> None:
+    """Put an index that Git has merged into conflict, as git-update-index(1) says in "Using --index-info"."""
+    versions = (*commits.bases[:1], *commits.sides)
+    stages = zip((1, 2, 3)[-len(versions) :], versions, strict=True)
+    found = [(stage, moves.entries(repository, commit, [path]).get(path)) for stage, commit in stages]
+    rows = [f"{entry.mode} {entry.oid} {stage}" for stage, entry in found if entry is not None]
+    if rows:
+        head = f"0 {'0' * len(commits.sides[0])}"
+        text = b"".join(row.encode() + b"\t" + path + b"\0" for row in (head, *rows))
+        repository.git("update-index", "-z", "--index-info", stdin=text)
 
 
 def _sides(repository: Repository, path: bytes) -> list[IndexEntry]:
     stages = repository.stages(path)
     return [stages[stage] for stage in (2, 3) if stage in stages]
-
-
-def _manifests(repository: Repository, entries: dict[str, IndexEntry]) -> dict[str, Manifest]:
-    """Those of the files that are checkpoints which Git-Theta keeps."""
-    blobs = repository.blobs([entry.oid for entry in entries.values()], MAX_MANIFEST_BYTES)
-    found = {file: tracked.manifest_in(blobs.get(entry.oid)) for file, entry in entries.items()}
-    return {file: manifest for file, manifest in found.items() if manifest is not None}

@@ -76,12 +76,86 @@ def test_a_parameter_that_moved_and_changed_is_a_conflict(sharded: Repo) -> None
     assert index(sharded)["weight_map"] == {"a": ONE, "b": TWO, "moves": TWO}
 
 
-def test_a_parameter_in_two_shards_is_named(sharded: Repo) -> None:
-    moved = ({"a": FIRST["a"]}, {**SECOND, "moves": FIRST["moves"]})
-    diverge(sharded, moved, ({**FIRST, "moves": FIRST["moves"] + 1}, SECOND))
+def loaded(repo: Repo) -> Arrays:
+    """What a loader gets, which goes by the index."""
+    files = {file: safetensors.numpy.load(repo.read(file)) for file in (ONE, TWO)}
+    return {name: files[file][name] for name, file in index(repo)["weight_map"].items()}
+
+
+TRAINED = {**FIRST, "moves": FIRST["moves"] + 1}
+MOVED = ({"a": FIRST["a"]}, {**SECOND, "moves": FIRST["moves"]})
+MOVED_AND_TRAINED = ({"a": FIRST["a"]}, {**SECOND, "moves": FIRST["moves"] + 2})
+
+
+@pytest.mark.parametrize("theirs", [MOVED, MOVED_AND_TRAINED])
+@pytest.mark.parametrize("picked", [False, True])
+def test_the_shard_counts_in_which_a_moved_parameter_was_kept(
+    sharded: Repo, theirs: tuple[Arrays, Arrays], picked: bool
+) -> None:
+    diverge(sharded, (TRAINED, SECOND), theirs)
+    assert (sharded.run_git("cherry-pick", "other") if picked else sharded.run_theta("merge", "other")).code == 1
+    done = sharded.run_theta("resolve", ONE, "--param", "moves", "--strategy", "ours")
+    assert (done.code, done.err) == (0, "")
+    sharded.git("commit", "--quiet", "--no-edit")
+    assert (loaded(sharded)["moves"] == TRAINED["moves"]).all()
+    assert index(sharded)["weight_map"] == {"a": ONE, "b": TWO, "moves": ONE}
+    assert sharded.git("status", "--porcelain") == ""
+
+
+def test_a_shard_that_is_settled_last_does_not_count_for_that(sharded: Repo) -> None:
+    n = {"n": np.zeros(2, "<i4")}
+    write(sharded, FIRST, {**SECOND, **n})
+    sharded.commit("n")
+    sharded.git("branch", "--force", "other")
+    theirs = ({"a": FIRST["a"]}, {**SECOND, "n": n["n"] + 1, "moves": FIRST["moves"]})
+    diverge(sharded, (TRAINED, {**SECOND, "n": n["n"] + 2}), theirs)
     assert sharded.run_theta("merge", "other").code == 1
-    done = sharded.theta("resolve", ONE, "--param", "moves", "--strategy", "theirs")
-    assert f"{INDEX}: parameter 'moves' is in {ONE} and in {TWO}" in done.err
+    for file in (ONE, TWO):
+        sharded.ok("resolve", file, "--strategy", "ours")
+    sharded.git("commit", "--quiet", "--no-edit")
+    assert (loaded(sharded)["moves"] == TRAINED["moves"]).all()
+
+
+def test_a_rule_that_keeps_what_was_moved(sharded: Repo) -> None:
+    diverge(sharded, (TRAINED, SECOND), MOVED_AND_TRAINED)
+    done = sharded.run_theta("merge", "other", "--strategy", "ours", "--param", "moves")
+    assert done.code == 0, done
+    assert (loaded(sharded)["moves"] == TRAINED["moves"]).all()
+
+
+@pytest.mark.parametrize(("side", "file", "value"), [("ours", TWO, 3), ("theirs", ONE, 4)])
+def test_a_parameter_in_two_shards_of_which_none_counts(sharded: Repo, side: str, file: str, value: int) -> None:
+    new = ({**FIRST, "x": np.full(2, 4, "<f4")}, SECOND)
+    diverge(sharded, (FIRST, {**SECOND, "x": np.full(2, 3, "<f4")}), new)
+    before = sharded.git("rev-parse", "HEAD")
+    done = sharded.run_theta("merge", "other")
+    said = f"{INDEX}: parameter 'x' is in {ONE} and in {TWO}, and nothing tells which of them counts; to settle it: "
+    assert done.code == 1
+    assert f"git-theta: {said}git theta resolve {INDEX} --strategy ours (or theirs)\n" in done.err
+    assert sharded.git("rev-parse", "HEAD") == before
+    assert sharded.git("diff", "--name-only", "--diff-filter=U") == f"{INDEX}\n"
+    sharded.ok("resolve", INDEX, "--strategy", side)
+    sharded.git("commit", "--quiet", "--no-edit")
+    assert index(sharded)["weight_map"] == {"a": ONE, "moves": ONE, "b": TWO, "x": file}
+    assert loaded(sharded)["x"].tolist() == [value, value]
+
+
+def test_an_index_that_git_merged_is_in_conflict_where_none_counts(sharded: Repo) -> None:
+    theirs = ({**FIRST, "a": FIRST["a"] + 1}, MOVED_AND_TRAINED[1])  # a copy was left where it was
+    diverge(sharded, (TRAINED, SECOND), theirs)
+    document = json.loads(sharded.read(INDEX))
+    assert sharded.run_theta("merge", "other").code == 1
+    assert sharded.git("diff", "--name-only", "--diff-filter=U") == f"{INDEX}\n"
+    assert sharded.run_git("commit", "--no-edit").code != 0
+    sharded.ok("resolve", INDEX, "--strategy", "ours")
+    assert index(sharded)["weight_map"] == document["weight_map"]
+
+
+def test_what_of_an_index_cannot_be_settled(sharded: Repo) -> None:
+    assert "not in conflict" in sharded.fails(3, "resolve", INDEX, "--strategy", "ours")
+    diverge(sharded, (TRAINED, {**SECOND, "x": FIRST["a"]}), ({"a": FIRST["a"]}, {**MOVED[1], "y": FIRST["a"]}))
+    assert sharded.run_theta("merge", "other").code == 1
+    assert f"git theta resolve {ONE} --list" in sharded.fails(3, "resolve", INDEX, "--strategy", "ours")
 
 
 def branch(repo: Repo, name: str, first: Arrays, second: Arrays) -> None:

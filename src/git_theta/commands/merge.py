@@ -224,9 +224,8 @@ def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[
         if code or any(rule.pattern.startswith(SKELETON) for one in plans for rule in one.rules.rules):
             plans = _looked_at(place, plans)  # scalars that were merged are told, too, and no conflicts
         note.write_bytes(_signed(place, note.read_bytes(), joining.trailers(_rows(plans)), comments=comments))
-    for index in merging.reindex(place, [one.file.path for one in plans]):
-        print(f"{shown_path(index)}: made anew from the shards")
-    if place.repository.unmerged():
+    whole = merging.reindex(place, [one.file.path for one in plans], "made anew from the shards")
+    if not whole or place.repository.unmerged():
         return code or 1
     cleanup = "strip" if comments else "whitespace"
     return git.run_attached(["commit", "--no-edit", "--cleanup", cleanup], cwd=place.cwd)

@@ -10,7 +10,7 @@ import click
 
 from git_theta.commands.place import Place
 from git_theta.config import SECTIONS
-from git_theta.errors import ConflictError
+from git_theta.names import shown_path
 
 if TYPE_CHECKING:
     from git_theta.reconciliation import Merger
@@ -46,15 +46,16 @@ def rules(place: Place, paths: Sequence[bytes]) -> Mapping[bytes, "Rules"]:
     return rulebook.read(place.repository, paths, place.repository.config(*SECTIONS), os.environ)
 
 
-def reindex(place: Place, paths: Sequence[bytes]) -> list[bytes]:
-    """Make the indexes of sharded checkpoints anew; those that were. What cannot be put together is said on stderr."""
+def reindex(place: Place, paths: Sequence[bytes], done: str) -> bool:
+    """Make the indexes of sharded checkpoints anew, and say so; whether there is none that cannot be, which is said."""
     from git_theta import reindexing
 
-    try:
-        return reindexing.reindex(place.repository, paths)
-    except ConflictError as error:
-        sys.stderr.write(f"git-theta: {error}\n")
-        return []
+    found = reindexing.reindex(place.repository, paths)
+    for path in found.made:
+        print(f"{shown_path(path)}: {done}")
+    for line in found.refused:
+        sys.stderr.write(f"git-theta: {line}\n")
+    return not found.refused
 
 
 @contextmanager

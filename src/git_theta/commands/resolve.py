@@ -58,13 +58,16 @@ def command(
 
     Choices come before the rules of the merge, the last one first, and are kept until all are made. The file in the
     worktree follows each choice; once nothing is undecided it is staged, and `git commit` or `git rebase --continue`
-    goes on. "~skeleton" is the name of what the file says beside its parameters, "~skeleton/epoch" of one scalar in it.
+    goes on. For the index of a sharded checkpoint, ours or theirs says which shard counts for what is in two.
+    "~skeleton" is the name of what the file says beside its parameters, "~skeleton/epoch" of one scalar in it.
     """
     if strategy is None and (patterns or assignments or added or grown):
         raise click.UsageError("--param, --set, --added and --grown need a --strategy.")
     options = merging.assignments(assignments)
     place = open_place()
     try:
+        if strategy in ("ours", "theirs") and not patterns and path.endswith(".index.json"):
+            return _settle_index(place, path, strategy)
         with _session(place, path) as session:
             if strategy is not None:
                 session = session.choose(
@@ -80,6 +83,15 @@ def command(
             return session.finish(must=finish)
     except ThetaError as error:
         raise type(error)(f"{shown_path(path)}: {error}") from error
+
+
+def _settle_index(place: Place, path: str, side: str) -> int:
+    """Make the index of a sharded checkpoint anew by what a side says; the exit code."""
+    from git_theta import reindexing
+
+    reindexing.settle(place.repository, place.repository.path_of(path, place.cwd), side)
+    print(f"{shown_path(path)}: made anew from the shards, and staged")
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +145,8 @@ class _Session:
             settlement.put(self.merger, self.conflict, self.made, self.made.manifest)
             settlement.stage(self.merger, self.conflict, self.made)
             print(f"{shown_path(self.path)}: nothing is undecided any more; staged")
-            for index in merging.reindex(self.place, [self.conflict.path]):
-                print(f"{shown_path(index)}: made anew from the shards, and staged")
-            return 0
+            whole = merging.reindex(self.place, [self.conflict.path], "made anew from the shards, and staged")
+            return 0 if whole else 1
         left = output.count(len(conflicts), "conflict")
         print(f"{shown_path(self.path)}: {left} left; to see them: {self._command} --list")
         return 1 if must else 0
