@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from git_theta import shards, tracked
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
+from git_theta.names import shown
+from git_theta.outcome import Outcome, Versions
 from git_theta.shards import MAX_INDEX_BYTES, Index
+from git_theta.threeway import Action, Case, Decision
 
-__all__ = ["Commits", "entries", "kept", "manifests", "places", "under_way"]
+__all__ = ["Commits", "entries", "kept", "manifests", "places", "told", "under_way"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,64 @@ def under_way(repository: Repository) -> Commits | None:
         if side := _commit(repository, theirs):
             return Commits(tuple(filter(None, [_commit(repository, base)])), (head, side))
     return None
+
+
+def told(
+    repository: Repository, path: bytes, versions: Versions, made: Outcome, environ: Mapping[str, str] | None = None
+) -> Outcome:
+    """The outcome of a merge of a shard, in which conflicts say where a side moved the parameter that it took out.
+
+    The index in the side's commit tells that. Before Git has noted the other commit, its oid is in this environment.
+    """
+    if not any(map(_is_gone, made.conflicts)):
+        return made
+    commits = _of(repository, path, versions, environ or {})
+    if commits is None:
+        return made
+    moved = [_moved(repository, path, commits[side], commits[1 - side]) for side in (0, 1)]
+    decisions = []
+    for one in made.decisions:
+        side = 0 if one.ours is None else 1
+        file = moved[side].get(one.base or one.name) if _is_gone(one) else None
+        said = f"{one.reason}: {('ours', 'theirs')[side]} moved it to {shown(file)}" if file else one.reason
+        decisions.append(replace(one, reason=said))
+    return replace(made, decisions=tuple(decisions))
+
+
+def _is_gone(one: Decision) -> bool:
+    """Whether a conflict is about what one side took out of a file."""
+    return one.action is Action.CONFLICT and one.case is Case.DELETED and None in (one.ours, one.theirs)
+
+
+def _of(repository: Repository, path: bytes, versions: Versions, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """The commits of ours and theirs that have these versions at a path; None where they are not known."""
+    head, noted = repository.head(), under_way(repository)
+    # git-merge sets GITHEAD_<oid> for what it merges (builtin/merge.c), and writes MERGE_HEAD when it has stopped.
+    others = [name.removeprefix("GITHEAD_") for name in environ if name.startswith("GITHEAD_")]
+    others += noted.sides[1:] if noted else ()
+    for other in others:
+        if head is not None and other != head:
+            rows = [entries(repository, commit, [path]).get(path) for commit in (head, other)]
+            found = manifests(repository, {str(side): row for side, row in enumerate(rows) if row is not None})
+            if (found.get("0"), found.get("1")) == (versions.ours, versions.theirs):
+                return head, other
+    return None
+
+
+def _moved(repository: Repository, path: bytes, side: str, other: str) -> dict[str, str]:
+    """The names of parameters that the other commit has in this shard, and a side in another one, which is given."""
+    folder, here = os.path.split(path)
+    listing = repository.git(
+        "ls-tree", "-z", "--name-only", "--full-tree", side, *([f"{os.fsdecode(folder)}/"] * bool(folder))
+    )
+    found: dict[str, str] = {}
+    for name in listing.split(b"\0")[:-1]:
+        if name.endswith(shards.SUFFIX):
+            new, old = (_index(repository, commit, name) for commit in (side, other))
+            before = old.places if old else {}
+            after = new.places if new else {}
+            found |= {key: file for key, file in after.items() if before.get(key) == os.fsdecode(here) != file}
+    return found
 
 
 def _commit(repository: Repository, name: str) -> str:

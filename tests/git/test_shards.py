@@ -76,6 +76,29 @@ def test_a_parameter_that_moved_and_changed_is_a_conflict(sharded: Repo) -> None
     assert index(sharded)["weight_map"] == {"a": ONE, "b": TWO, "moves": TWO}
 
 
+@pytest.mark.parametrize("folder", ["", "models/"])
+def test_a_conflict_names_the_shard_to_which_a_side_moved_a_parameter(repo: Repo, folder: str) -> None:
+    repo.track("*.safetensors")
+    (repo.path / folder).mkdir(exist_ok=True)
+    inside = Repo(repo.path / folder)
+    write(inside, FIRST, SECOND)
+    inside.commit("base")
+    inside.git("branch", "other")
+    diverge(inside, (TRAINED, SECOND), MOVED)
+    reason = "one side deleted it, and the other changed, renamed or untied it"
+    said = (
+        f"{folder}{ONE}: conflict: parameter 'moves': {reason}: theirs moved it to {TWO}; ours is kept; to settle it: "
+    )
+    assert said in repo.run_theta("merge", "other").err
+    assert f"{reason}: theirs moved it to {TWO}\n" in repo.theta("resolve", folder + ONE, "--list").out
+    repo.git("merge", "--abort")
+    repo.git("checkout", "--quiet", "other")
+    assert f"{reason}: ours moved it to {TWO}; ours is kept" in repo.run_git("merge", "main").err
+    repo.git("merge", "--abort")
+    assert repo.run_git("rebase", "main").code == 1
+    assert f"{reason}: theirs moved it to {TWO}\n" in repo.theta("resolve", folder + ONE, "--list").out
+
+
 def loaded(repo: Repo) -> Arrays:
     """What a loader gets, which goes by the index."""
     files = {file: safetensors.numpy.load(repo.read(file)) for file in (ONE, TWO)}

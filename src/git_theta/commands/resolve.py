@@ -110,7 +110,7 @@ class _Session:
 
     def choose(self, rules: Sequence["Rule"]) -> "_Session":
         """Keep these choices, and merge by them."""
-        from git_theta import settlement
+        from git_theta import moves, settlement
 
         conflict = self.conflict
         undecided = [one.name for one in self.made.conflicts]
@@ -118,6 +118,7 @@ class _Session:
             conflict = settlement.choose(conflict, rule, undecided)
         with output.progress(conflict.versions.ours.size) as begin:
             made = settlement.settle(self.merger, conflict, self.made.manifest, begin(f"merging {self.path}"))
+        made = moves.told(self.place.repository, conflict.path, conflict.versions, made)
         tried = [(one, rule) for one in made.conflicts for rule in rules if rule.matches(one.name)]
         for one, rule in tried[:_MOST_SAID]:
             output.complain(shown(one.name), f"'{rule.strategy}' does not settle it: {one.reason}")
@@ -154,13 +155,14 @@ class _Session:
 
 @contextmanager
 def _session(place: Place, path: str) -> Iterator[_Session]:
-    from git_theta import settlement
+    from git_theta import moves, settlement
 
     with merging.merger(place) as merger:
         name = place.repository.path_of(path, place.cwd)
         conflict = settlement.find(place.repository, name, merging.rules(place, [name])[name])
         with output.progress(conflict.versions.ours.size) as begin:
             made = merger.merge(name, conflict.versions, conflict.rules, begin(f"merging {shown_path(path)}"))
+        made = moves.told(place.repository, name, conflict.versions, made)
         yield _Session(place, path, merger, conflict, made)
 
 

@@ -76,7 +76,7 @@ def _merge(base: str, ours: str, theirs: str, path: str, *, of_bases: bool) -> i
     from contextlib import closing, suppress
     from pathlib import Path
 
-    from git_theta import idle, manifest, reconciliation, rulebook
+    from git_theta import idle, manifest, moves, reconciliation, rulebook
     from git_theta.config import SECTIONS, read_settings
     from git_theta.depot import open_depot
     from git_theta.drivers.meter import Meter
@@ -110,6 +110,8 @@ def _merge(base: str, ours: str, theirs: str, path: str, *, of_bases: bool) -> i
         for line in [] if of_bases else idle.warnings(repository, [(versions, rules)]):
             sys.stderr.write(f"git-theta: warning: {line}\n")
     if made.conflicts and not of_bases:
+        with suppress(ThetaError):  # nor for a line that says less
+            made = moves.told(repository, name, versions, made, os.environ)
         reconciliation.write_report(repository, name, versions, rules, made)
         # git(1): GIT_PREFIX is where in the worktree the user stands; the driver is started at the top of it.
         for line in reconciliation.remedies(name, made, os.environ.get("GIT_PREFIX", "")):
