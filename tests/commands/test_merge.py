@@ -183,6 +183,10 @@ def test_what_cannot_be_done(diverged: Repo) -> None:
     assert "has 3 numbers, and there are 2 sides" in diverged.fails(
         3, "merge", "other", "-s", "average", "--set", "weights=1,2,3"
     )
+    for plan in ((), ("--plan",)):
+        said = diverged.fails(3, "merge", *plan, "other", "-s", "average", "--set", "weights=0,0")
+        assert "option 'weights' is '0,0'; set it to a number for each side at least 0" in said
+    assert not (diverged.path / ".git" / "MERGE_HEAD").exists()
     assert "nowhere: no such branch" in diverged.fails(3, "merge", "nowhere")
     assert "there is no file 'x'" in diverged.fails(3, "merge", "other", "-s", "ties", "--file", "x=y")
     assert diverged.theta("merge", "other", "--set", "density=1").code == 2

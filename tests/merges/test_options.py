@@ -48,8 +48,14 @@ def test_true_and_false() -> None:
         ("ties", {"density": "1_0"}, "option 'density' is '1_0'; set it to a number above 0, at most 1"),
         ("ties", {"densty": 0.1}, "there is no option 'densty'; it has density, weights, lambda"),
         ("ours", {"x\n\x1b": 1}, r"there is no option 'x\n\u001b'; it has none"),
-        ("ties", {"weights": "1,-1"}, "'1,-1'; set it to a number for each side at least 0, at most 1e+06"),
+        ("ties", {"weights": "1,-1"}, "'1,-1'; set it to a number for each side at least 0, at most 1e+06, not all 0"),
         ("ties", {"weights": [1] * 65}, "set it to a number for each side at least 0, at most 1e+06"),
+        ("ties", {"weights": "0,-0.0,0"}, "is '0,-0.0,0'; set it to a number for each side"),
+        (
+            "average",
+            {"weights": "0,0"},
+            "is '0,0'; set it to a number for each side at least 0, at most 1e+06, not all 0",
+        ),
         ("dare-linear", {"seed": 0.5}, "is 0.5; set it to a whole number at least 0, at most 9.22337e+18"),
         ("dare-linear", {"seed": "\x1b[31m"}, r"option 'seed' is '\x1b[31m'; set it to"),
         ("three-way", {"inner": "ties"}, "is 'ties'; set it to average or task-arithmetic or ours or theirs or base"),
@@ -70,6 +76,8 @@ def test_anything_else_is_one_clear_line(strategy: str, given: dict[str, object]
 def test_bounds_themselves_are_allowed() -> None:
     for strategy, given in (
         (TIES, {"density": 1}),
+        (AVERAGE, {"weights": (0.0, 1e-300)}),
+        (DARE_LINEAR, {"weights": (0.0, 0.0)}),
         (SLERP, {"t": 0}),
         (DELLA, {"density": 0.85}),
         (BREADCRUMBS, {"density": 0.99, "gamma": 0.01}),
@@ -80,7 +88,7 @@ def test_bounds_themselves_are_allowed() -> None:
 def test_weights_are_one_for_each_side() -> None:
     with pytest.raises(ConfigError, match="'weights' has 3 numbers, and there are 2 sides; give one for each"):
         merged(AVERAGE, task(None, [1], [2]), weights="1,2,3")
-    with pytest.raises(ConfigError, match="adds up to 0"):
+    with pytest.raises(ConfigError, match="not all 0"):
         merged(AVERAGE, task(None, [1], [2]), weights="0,0")
 
 

@@ -10,7 +10,9 @@ from git_theta.merges.base import Array, Inputs, Namespace, Option, Options, Str
 
 __all__ = ["AVERAGE", "FISHER", "REGMEAN", "WEIGHTS", "blend"]
 
-WEIGHTS = Option("weights", (), "One for each side, ours first; only their ratios count.", least=0, most=1e6)
+WEIGHTS = Option(
+    "weights", (), "One for each side, ours first; only their ratios count.", least=0, most=1e6, ratios=True
+)
 
 
 def blend(xp: Namespace, sides: Sequence[Array], shares: Sequence[float]) -> Array:

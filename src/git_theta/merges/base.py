@@ -83,7 +83,7 @@ class Option:
     """What a user may set of a strategy; the type of `default` is the option's.
 
     A number is above `above`, at least `least`, and at most `most`; a text is one of `choices`; a tuple has one number
-    for each side, or is empty, which stands for one each.
+    for each side, or is empty, which stands for one each; where only their `ratios` count, one of them is not 0.
     """
 
     name: str
@@ -93,6 +93,7 @@ class Option:
     least: float = -math.inf
     most: float = math.inf
     choices: tuple[str, ...] = ()
+    ratios: bool = False
 
     def parse(self, given: object) -> Value:
         """The value that a text of the command line, or a value of a configuration file, means.
@@ -118,7 +119,7 @@ class Option:
             if math.isfinite(limit)
         ]
         kind = {int: "a whole number", tuple: "a number for each side"}.get(type(self.default), "a number")
-        return " ".join([kind, ", ".join(limits)]).strip()
+        return " ".join([kind, ", ".join([*limits, *(["not all 0"] if self.ratios else [])])]).strip()
 
     def _read(self, given: object) -> Value:
         if isinstance(self.default, bool):
@@ -133,7 +134,10 @@ class Option:
             items = given.split(",") if isinstance(given, str) else given
             if not isinstance(items, list | tuple) or len(items) > _MOST_ITEMS:
                 raise ValueError
-            return tuple(float(self._number(item, float)) for item in items)
+            numbers = tuple(float(self._number(item, float)) for item in items)
+            if self.ratios and numbers and not any(numbers):
+                raise ValueError
+            return numbers
         return self._number(given, type(self.default))
 
     def _number(self, given: object, kind: type[int] | type[float]) -> int | float:

@@ -13,7 +13,12 @@ from git_theta.merges.task_vectors import LAMBDA
 __all__ = ["SCE", "TIES", "VOTES", "agreed", "count_of", "trimmed"]
 
 VOTES = Option(
-    "weights", (), "What each side's change counts for, ours first; only their ratios count.", least=0, most=1e6
+    "weights",
+    (),
+    "What each side's change counts for, ours first; only their ratios count.",
+    least=0,
+    most=1e6,
+    ratios=True,
 )
 
 
