@@ -110,8 +110,10 @@ def test_without_a_common_ancestor_everything_is_added() -> None:
 def test_deleted_on_one_side_and_changed_on_the_other_is_a_conflict() -> None:
     made = only(plan(OLD, manifest(k=0), manifest(w=2, k=0)))
     assert (made.action, made.case, made.ours, made.theirs) == (CONFLICT, Case.DELETED, None, "w")
+    assert made.reason.startswith("ours deleted it, and theirs changed")
     made = only(plan(OLD, manifest(w=2, k=0), manifest(k=0)))
     assert (made.action, made.ours, made.theirs) == (CONFLICT, "w", None)
+    assert made.reason.startswith("theirs deleted it, and ours changed")
 
 
 def test_another_shape_on_one_side() -> None:

@@ -77,7 +77,8 @@ def _computed(name: str, rule: Rule, kind: str, base: object, sides: tuple[objec
 
 def _reason(base: object, ours: object, theirs: object) -> str:
     if NOTHING in (ours, theirs):
-        return "one side deleted it, and the other changed it"
+        away, there = ("ours", "theirs") if ours is NOTHING else ("theirs", "ours")
+        return f"{away} deleted it, and {there} changed it"
     if not all(value is NOTHING or value is None or type(value) in (bool, int, float, str) for value in (base, ours)):
         return "both sides changed it"
     if base is NOTHING:

@@ -150,7 +150,10 @@ def _clash(path: bytes, sides: Sequence[RawRow]) -> str:
     changed = [side for side in there if (side.path, side.after) != (path, side.before)]
     if changed and len(there) < len(sides):
         if changed[0].before:
-            return "one side deleted it, and another changed it"
+            if len(sides) > 2:
+                return "one side deleted it, and another changed it"
+            away, changer = ("theirs", "ours") if sides[0].after else ("ours", "theirs")
+            return f"{away} deleted it, and {changer} changed it"
         return "some of the sides added it, and not alike" if len({side.after for side in there}) > 1 else ""
     names = {side.path for side in there} - {path}
     if len(names) > 1:

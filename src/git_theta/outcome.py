@@ -500,7 +500,7 @@ def _placed(work: _Work, records: dict[str, Record], decisions: list[Decision], 
                 layout, records, decisions = _fitted(skeletons, "ours", records, decisions)
                 conflict = replace(conflict, reason=f"{error}; the merge has the parameters that ours has")
             except ConflictError:
-                reason = f"{error}; all of ours is kept"
+                reason = f"{error}; nothing of the file is merged"
                 return Outcome(versions.ours, (*decisions, replace(conflict, reason=reason)))
         decisions = [*decisions, conflict]
     return Outcome(placement.store(layout, records, versions.sides, work.depot), tuple(decisions))

@@ -52,7 +52,8 @@ def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
         raise InputError("it is not in conflict; to see what is: git status")
     if not {2, 3} <= stages.keys():
         where = shlex.quote(shown_path(path))
-        raise InputError(f"one side deleted it; to keep it: git add {where}; to delete it, too: git rm {where}")
+        gone = " and ".join(side for stage, side in ((2, "ours"), (3, "theirs")) if stage not in stages)
+        raise InputError(f"{gone} deleted it; to keep it: git add {where}; to delete it, too: git rm {where}")
     blobs = repository.blobs([entry.oid for entry in stages.values()], MAX_MANIFEST_BYTES)
     found = {stage: tracked.manifest_in(blobs.get(entry.oid)) for stage, entry in stages.items()}
     ours, theirs = found[2], found[3]

@@ -218,10 +218,12 @@ def _one_is_gone(triple: _Triple, name: str, rules: Rules) -> Decision:
     base, ours, theirs = triple.base, triple.ours, triple.theirs
     left = ours if theirs.record is None else theirs
     gone = theirs if theirs.record is None else ours
+    there, away = ("ours", "theirs") if left is ours else ("theirs", "ours")
     if left.record is None:
         if (left.tied is None) == (gone.tied is None):
             return _made(triple, name, Action.DROP, Case.TIED if left.tied else Case.DELETED)
-        return _conflict(triple, Case.TIED, "one side tied it to another parameter, and the other deleted it", rules)
+        tied, deleted = (away, there) if left.tied is None else (there, away)
+        return _conflict(triple, Case.TIED, f"{tied} tied it to another parameter, and {deleted} deleted it", rules)
     if base.record is None:
         side = Action.OURS if left is ours else Action.THEIRS
         return _made(triple, name, side, Case.ONE_SIDED, left.record.views)
@@ -229,10 +231,10 @@ def _one_is_gone(triple: _Triple, name: str, rules: Rules) -> Decision:
     if gone.tied is not None:
         if same:
             return _made(triple, name, Action.DROP, Case.TIED)
-        return _conflict(triple, Case.TIED, "one side tied it to another parameter, and the other changed it", rules)
+        return _conflict(triple, Case.TIED, f"{away} tied it to another parameter, and {there} changed it", rules)
     if same and base.tied is None:
         return _made(triple, name, Action.DROP, Case.DELETED)
-    return _conflict(triple, Case.DELETED, "one side deleted it, and the other changed, renamed or untied it", rules)
+    return _conflict(triple, Case.DELETED, f"{away} deleted it, and {there} changed, renamed or untied it", rules)
 
 
 def _views(triple: _Triple) -> tuple[View, ...] | None:

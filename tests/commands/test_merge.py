@@ -444,7 +444,7 @@ def test_a_rename_that_git_is_told_not_to_follow(moved: Repo, heeds: bool, monke
     monkeypatch.setattr(joining, "_ORT_THAT_CAN_DO_WITHOUT", (2, 0) if heeds else (99, 0))
     done = moved.theta("merge", "--plan", "other")
     if heeds:
-        assert (done.code, done.out) == (1, f"{NAME}: conflict: one side deleted it, and another changed it\n")
+        assert (done.code, done.out) == (1, f"{NAME}: conflict: theirs deleted it, and ours changed it\n")
         moved.git("config", "merge.renames", "true")
         done = moved.theta("merge", "--plan", "other")
     assert done.code == 0
@@ -455,7 +455,7 @@ def test_a_look_ahead_at_files_that_git_will_not_put_together(moved: Repo) -> No
     moved.git("mv", NAME, "elsewhere.safetensors")
     moved.commit("moved, too")
     both = f"{NAME}: conflict: the sides renamed it, to elsewhere.safetensors and to {MOVED}\n"
-    for branch, said in (("other", both), ("gone", f"{NAME}: conflict: one side deleted it, and another changed it\n")):
+    for branch, said in (("other", both), ("gone", f"{NAME}: conflict: theirs deleted it, and ours changed it\n")):
         if branch == "gone":
             moved.git("checkout", "--quiet", "-b", branch, "main~2")
             moved.git("rm", "--quiet", NAME)

@@ -70,7 +70,7 @@ def test_a_parameter_that_moved_and_changed_is_a_conflict(sharded: Repo) -> None
     diverge(sharded, moved, ({**FIRST, "moves": FIRST["moves"] + 1}, SECOND))
     done = sharded.run_theta("merge", "other")
     assert done.code == 1
-    assert "parameter 'moves': one side deleted it" in done.err
+    assert "parameter 'moves': ours deleted it, and theirs changed" in done.err
     assert sharded.theta("resolve", ONE, "--param", "moves", "--strategy", "ours").code == 0
     sharded.git("commit", "--quiet", "--no-edit")
     assert index(sharded)["weight_map"] == {"a": ONE, "b": TWO, "moves": TWO}
