@@ -102,6 +102,15 @@ def test_a_merge_that_begins_anew_knows_no_choices(torn: Repo, again: list[str])
     assert [arrays(torn)[name].tolist() for name in "mn"] == [MINE_N.tolist()] * 2
 
 
+def test_a_choice_that_does_not_settle_what_it_was_for(torn: Repo) -> None:
+    done = torn.theta("resolve", NAME, "--param", "n", "--strategy", "average")
+    assert (done.code, done.out) == (1, f"{NAME}: 2 conflicts left; to see them: git theta resolve {NAME} --list\n")
+    assert "n: 'average' does not settle it: " in done.err
+    choices = "--param", "m", "--param", "n"
+    assert torn.theta("resolve", NAME, *choices, "--strategy", "three-way", "--set", "inner=conflict").code == 1
+    assert torn.theta("resolve", NAME, "--param", "m", "--strategy", "max").code == 0
+
+
 def test_a_choice_that_could_not_be_carried_out_is_not_kept(torn: Repo) -> None:
     left = torn.read(NAME)
     torn.write(NAME, content(n=THEIR_N))

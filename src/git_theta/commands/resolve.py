@@ -80,7 +80,7 @@ def command(
                 session = _ask(session)
             if listed or (strategy is None and not interactive and not finish):
                 return session.print_list(as_json=as_json)
-            return session.finish(must=finish)
+            return session.finish(must=finish or session.failed)
     except ThetaError as error:
         raise type(error)(f"{shown_path(path)}: {error}") from error
 
@@ -96,13 +96,17 @@ def _settle_index(place: Place, path: str, side: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """A conflict that is being settled, and what the merge gives by the choices made so far."""
+    """A conflict that is being settled, and what the merge gives by the choices made so far.
+
+    `failed`: something that the last choices were for is undecided still.
+    """
 
     place: Place
     path: str
     merger: "Merger"
     conflict: "Conflict"
     made: "Outcome"
+    failed: bool = False
 
     @property
     def _command(self) -> str:
@@ -122,7 +126,7 @@ class _Session:
         tried = [(one, rule) for one in made.conflicts for rule in rules if rule.matches(one.name)]
         for one, rule in tried[:_MOST_SAID]:
             output.complain(shown(one.name), f"'{rule.strategy}' does not settle it: {one.reason}")
-        return replace(self, conflict=conflict, made=made)
+        return replace(self, conflict=conflict, made=made, failed=bool(tried))
 
     def print_list(self, *, as_json: bool) -> int:
         """Say what is undecided; the exit code."""
