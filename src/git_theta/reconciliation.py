@@ -15,10 +15,11 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from git_theta import jsontext, manyway, outcome, plugins, rulebook, threeway
+from git_theta import jsontext, manyway, outcome, plugins, rulebook, threeway, tracked
 from git_theta.depot import Depot
 from git_theta.errors import ConfigError, InputError
-from git_theta.git import Repository
+from git_theta.git import IndexEntry, Repository
+from git_theta.manifest import MAX_MANIFEST_BYTES
 from git_theta.merges.arrays import Backend
 from git_theta.merges.base import Sided
 from git_theta.names import shown, shown_path
@@ -27,6 +28,7 @@ from git_theta.overrides import Overrides, attribute_files
 from git_theta.rules import MAX_PATTERN_LENGTH, SKELETON, Rule, Rules
 from git_theta.tensor import Tensor
 from git_theta.threeway import Action, Case, Decision, Plan
+from git_theta.tracked import Kind
 
 if TYPE_CHECKING:
     from git_theta.tensorfile import TensorFile
@@ -193,11 +195,15 @@ def write_report(repository: Repository, path: bytes, versions: Versions, rules:
     """Write down what was decided about a file by which rules, in place of what was before.
 
     What was written about a conflict that stands in the index stays, where this one is another: Git starts the driver
-    for a look at other merges as well (git-log(1), --remerge-diff).
+    for a look at other merges as well (git-log(1), --remerge-diff). Where none stands there, what was written is of a
+    merge that is over: it goes, even if there is nothing to say of this one.
     """
     place = report_place(repository, path)
-    was = _read_report(place)
-    if was and not _is_of(was, versions) and repository.stages(path):
+    stages = repository.stages(path)
+    if stages and not _are_of(repository, stages, versions):
+        return
+    if not stages and not made.conflicts:
+        place.unlink(missing_ok=True)
         return
     document = {
         "version": _VERSION,
@@ -220,6 +226,18 @@ def reported(repository: Repository, path: bytes, versions: Versions) -> Rules |
         with suppress(ConfigError):
             return Rules(rulebook.parse_environment(json.dumps(document.get("rules"))))
     return None
+
+
+def _are_of(repository: Repository, stages: Mapping[int, IndexEntry], versions: Versions) -> bool:
+    """Whether the stages of a conflict are these versions, as far as they are manifests."""
+    blobs = repository.blobs([entry.oid for entry in stages.values()], MAX_MANIFEST_BYTES)
+    for stage, version in enumerate((versions.base, versions.ours, versions.theirs), 1):
+        content = blobs.get(stages[stage].oid) if stage in stages else b""
+        if content is not None:
+            kind, found, _ = tracked.read(content)
+            if kind is not Kind.PLAIN and (found and found.digest) != (version and version.digest):
+                return False
+    return True
 
 
 def _read_report(place: Path) -> Mapping[str, object]:

@@ -8,12 +8,13 @@ down (`reconciliation`), and a merge that begins anew writes down its own.
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from git_theta import manifest, rebuild, reconciliation, staging, tracked, worktree
+from git_theta import manifest, rebuild, reconciliation, rulebook, staging, tracked, worktree
 from git_theta.depot import Depot
-from git_theta.errors import ChangedError, ConfigError, DataError, InputError
+from git_theta.errors import ChangedError, ConfigError, DataError, InputError, ThetaError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Record
 from git_theta.merges.arrays import KINDS
@@ -29,17 +30,21 @@ from git_theta.threeway import Decision
 from git_theta.versions import StoredValues
 from git_theta.worktree import Presence
 
-__all__ = ["Conflict", "choose", "facts", "find", "put", "settle", "stage"]
+__all__ = ["Conflict", "choose", "facts", "find", "put", "resume", "settle", "stage"]
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A path in conflict: its versions, and the rules by which they are merged, the user's choices first."""
+    """A path in conflict: its versions, and the rules by which they are merged, the user's choices first.
+
+    `anew` are the rules that a merge which begins anew goes by.
+    """
 
     path: bytes
     mode: str
     versions: Versions
     rules: Rules
+    anew: Rules
 
 
 def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
@@ -61,7 +66,29 @@ def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
         where = shlex.quote(shown_path(path))
         raise InputError(f"one side is no manifest; take one: git checkout --ours (or --theirs) -- {where}")
     versions = Versions(found.get(1), ours, theirs)
-    return Conflict(path, stages[2].mode, versions, reconciliation.reported(repository, path, versions) or rules)
+    reported = reconciliation.reported(repository, path, versions)
+    return Conflict(path, stages[2].mode, versions, reported or rules, rules)
+
+
+def resume(
+    merger: Merger, conflict: Conflict, progress: Callable[[int], None] = lambda size_bytes: None
+) -> tuple[Conflict, Outcome]:
+    """The conflict with the rules that gave what lies in the worktree, and what comes of them.
+
+    A report outlives its merge (`git merge --abort`), and the same versions may have been merged again by other rules.
+    """
+    made = merger.merge(conflict.path, conflict.versions, conflict.rules, progress)
+    if rulebook.format_environment(conflict.rules.rules) == rulebook.format_environment(conflict.anew.rules):
+        return conflict, made
+    place = worktree.locate(merger.repository, conflict.path)
+    if worktree.look(place) is Presence.MISSING or _found(merger, place, [made.manifest]):
+        return conflict, made
+    with suppress(ThetaError):  # what another merge would need is no reason to stop this one
+        other = merger.merge(conflict.path, conflict.versions, conflict.anew, progress)
+        # Where the merge failed altogether, it left ours.
+        if _found(merger, place, [other.manifest, conflict.versions.ours]):
+            return replace(conflict, rules=conflict.anew), other
+    return conflict, made
 
 
 def choose(conflict: Conflict, rule: Rule, undecided: Iterable[str]) -> Conflict:
@@ -109,20 +136,9 @@ def put(merger: Merger, conflict: Conflict, made: Outcome, before: Manifest) -> 
 
 def _left(merger: Merger, conflict: Conflict, place: Path, known: Sequence[Manifest]) -> Manifest | None:
     """Which of the known versions the file is; None where it is gone. Raises ChangedError for any other."""
-    found = None
-    match worktree.look(place):
-        case Presence.MISSING:
-            return None
-        case Presence.MANIFEST:
-            text = tracked.manifest_in(place.read_bytes())
-            found = next((one for one in known if one == text), None)
-        case _:
-            fd = os.open(place, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            try:
-                source = FileSource(fd, shown(place.name))
-                found = next((one for one in known if rebuild.holds(source, one, merger.depot)), None)
-            finally:
-                os.close(fd)
+    if worktree.look(place) is Presence.MISSING:
+        return None
+    found = _found(merger, place, known)
     if found is None:
         path = shlex.quote(shown_path(conflict.path))
         raise ChangedError(
@@ -130,6 +146,19 @@ def _left(merger: Merger, conflict: Conflict, place: Path, known: Sequence[Manif
             f"to begin anew: git checkout -m -- {path}"
         )
     return found
+
+
+def _found(merger: Merger, place: Path, known: Sequence[Manifest]) -> Manifest | None:
+    """Which of the known versions the file that lies there is; None for any other."""
+    if worktree.look(place) is Presence.MANIFEST:
+        text = tracked.manifest_in(place.read_bytes())
+        return next((one for one in known if one == text), None)
+    fd = os.open(place, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        source = FileSource(fd, shown(place.name))
+        return next((one for one in known if rebuild.holds(source, one, merger.depot)), None)
+    finally:
+        os.close(fd)
 
 
 def stage(merger: Merger, conflict: Conflict, made: Outcome) -> None:

@@ -102,6 +102,30 @@ def test_a_merge_that_begins_anew_knows_no_choices(torn: Repo, again: list[str])
     assert [arrays(torn)[name].tolist() for name in "mn"] == [MINE_N.tolist()] * 2
 
 
+def test_a_merge_anew_without_conflict_has_nothing_undecided(repo: Repo) -> None:
+    """What was written down of the merge before, by other rules, is of that merge alone."""
+    branched(repo, content(), content(a__weight=LARGE + 1), content(a__weight=LARGE + 4))
+    assert repo.theta("merge", "other", "--strategy", "three-way", "--set", "inner=conflict").code == 1
+    assert "1 conflict" in repo.theta("resolve", NAME, "--list").out
+    repo.git("checkout", "--quiet", "-m", "--", NAME)
+    assert "nothing is undecided" in repo.ok("resolve", NAME, "--list")
+    repo.ok("resolve", NAME, "--continue")
+    assert arrays(repo)["a.weight"].tobytes() == MEAN.tobytes()
+    assert repo.git("status", "--porcelain") == f"M  {NAME}\n"
+
+
+@pytest.mark.parametrize("again", ["merge", "failed"])
+def test_what_an_aborted_merge_wrote_down_does_not_count(repo: Repo, again: str) -> None:
+    branched(repo, content(), content(a__weight=LARGE + 1, n=MINE_N), content(a__weight=LARGE + 4, n=THEIR_N))
+    assert repo.theta("merge", "other", "--strategy", "task-arithmetic").code == 1
+    repo.git("merge", "--abort")
+    rules = {"GIT_THETA_MERGE_STRATEGY": "tiess"} if again == "failed" else {}
+    repo.git("merge", "--no-edit", "other", accept=(1,), **rules)
+    repo.ok("resolve", NAME, "--param", "n", "--strategy", "theirs")
+    assert arrays(repo)["a.weight"].tobytes() == MEAN.tobytes()
+    assert repo.git("status", "--porcelain") == f"M  {NAME}\n"
+
+
 def test_a_choice_that_does_not_settle_what_it_was_for(torn: Repo) -> None:
     done = torn.theta("resolve", NAME, "--param", "n", "--strategy", "average")
     assert (done.code, done.out) == (1, f"{NAME}: 2 conflicts left; to see them: git theta resolve {NAME} --list\n")

@@ -165,7 +165,7 @@ def _session(place: Place, path: str) -> Iterator[_Session]:
         name = place.repository.path_of(path, place.cwd)
         conflict = settlement.find(place.repository, name, merging.rules(place, [name])[name])
         with output.progress(conflict.versions.ours.size) as begin:
-            made = merger.merge(name, conflict.versions, conflict.rules, begin(f"merging {shown_path(path)}"))
+            conflict, made = settlement.resume(merger, conflict, begin(f"merging {shown_path(path)}"))
         made = moves.told(place.repository, name, conflict.versions, made)
         yield _Session(place, path, merger, conflict, made)
 

@@ -112,7 +112,9 @@ def _merge(base: str, ours: str, theirs: str, path: str, *, of_bases: bool) -> i
     if made.conflicts and not of_bases:
         with suppress(ThetaError):  # nor for a line that says less
             made = moves.told(repository, name, versions, made, os.environ)
+    if not of_bases and (made.conflicts or reconciliation.report_place(repository, name).exists()):
         reconciliation.write_report(repository, name, versions, rules, made)
+    if made.conflicts and not of_bases:
         # git(1): GIT_PREFIX is where in the worktree the user stands; the driver is started at the top of it.
         for line in reconciliation.remedies(name, made, os.environ.get("GIT_PREFIX", "")):
             sys.stderr.write(f"git-theta: {line}\n")
