@@ -32,6 +32,8 @@ from git_theta.worktree import Presence
 
 __all__ = ["Conflict", "choose", "facts", "find", "put", "resume", "settle", "stage"]
 
+_HEAD_BYTES = 64 * 2**10
+
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
@@ -77,10 +79,12 @@ def resume(
 
     A report outlives its merge (`git merge --abort`), and the same versions may have been merged again by other rules.
     """
+    place = worktree.locate(merger.repository, conflict.path)
+    if _is_torn(place):
+        conflict = replace(conflict, rules=conflict.anew)
     made = merger.merge(conflict.path, conflict.versions, conflict.rules, progress)
     if rulebook.format_environment(conflict.rules.rules) == rulebook.format_environment(conflict.anew.rules):
         return conflict, made
-    place = worktree.locate(merger.repository, conflict.path)
     if worktree.look(place) is Presence.MISSING or _found(merger, place, [made.manifest]):
         return conflict, made
     with suppress(ThetaError):  # what another merge would need is no reason to stop this one
@@ -123,10 +127,12 @@ def put(merger: Merger, conflict: Conflict, made: Outcome, before: Manifest) -> 
     """Put a result into the worktree; as `settle`, which see."""
     place = worktree.locate(merger.repository, conflict.path)
     seen = worktree.stamp(place)
+    torn = _is_torn(place)
     # Where the merge failed altogether, it left ours.
-    left = _left(merger, conflict, place, [made.manifest, before, conflict.versions.ours])
-    if left != made.manifest:
-        if worktree.look(place) is Presence.MANIFEST:
+    known = [made.manifest, before, conflict.versions.ours]
+    if torn or _left(merger, conflict, place, known) != made.manifest:
+        as_manifest = merger.depot.settings.skip_smudge if torn else worktree.look(place) is Presence.MANIFEST
+        if as_manifest:
             text, folder = manifest.format(made.manifest), merger.depot.store.root / "tmp"
             worktree.write(place, text, executable=conflict.mode == "100755", folder=folder)
         else:
@@ -146,6 +152,21 @@ def _left(merger: Merger, conflict: Conflict, place: Path, known: Sequence[Manif
             f"to begin anew: git checkout -m -- {path}"
         )
     return found
+
+
+def _is_torn(place: Path) -> bool:
+    """Whether manifests lie there that Git merged as text, past the driver: nothing that a user made.
+
+    gitattributes(5): only some of Git's merge strategies heed a driver; octopus and resolve do not.
+    """
+    with suppress(FileNotFoundError), place.open("rb") as file:
+        content = file.read(_HEAD_BYTES)
+        if b"\0" in content or place.stat().st_size > 2 * MAX_MANIFEST_BYTES:
+            return False
+        content += file.read()
+        means = tracked.means_manifest(content) and manifest.has_conflict_markers(content)
+        return means and tracked.manifest_in(content) is None
+    return False
 
 
 def _found(merger: Merger, place: Path, known: Sequence[Manifest]) -> Manifest | None:

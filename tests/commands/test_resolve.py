@@ -126,6 +126,36 @@ def test_what_an_aborted_merge_wrote_down_does_not_count(repo: Repo, again: str)
     assert repo.git("status", "--porcelain") == f"M  {NAME}\n"
 
 
+def texts_merged(repo: Repo) -> None:
+    """A merge that stops with what Git made of the manifests as text, after another one that was given up."""
+    assert repo.theta("merge", "other", "--strategy", "task-arithmetic").code == 1
+    repo.git("merge", "--abort")
+    repo.git("merge", "--no-edit", "-s", "resolve", "other", accept=(1,))
+    assert b"<<<<<<<" in repo.read(NAME)
+
+
+def test_manifests_that_git_merged_as_text_are_merged_anew(torn: Repo) -> None:
+    torn.git("merge", "--abort")
+    texts_merged(torn)
+    assert "2 conflicts" in torn.theta("resolve", NAME, "--list").out
+    assert b"<<<<<<<" in torn.read(NAME)
+    torn.ok("resolve", NAME, "--param", "n", "--strategy", "theirs")
+    assert [arrays(torn)[name].tolist() for name in "mn"] == [MINE_N.tolist(), THEIR_N.tolist()]
+    torn.ok("resolve", NAME, "--param", "m", "--strategy", "theirs")
+    assert [arrays(torn)[name].tolist() for name in "mn"] == [THEIR_N.tolist()] * 2
+    assert arrays(torn)["a.weight"].tobytes() == MEAN.tobytes()
+    assert torn.git("status", "--porcelain") == f"M  {NAME}\n"
+
+
+def test_manifests_that_git_merged_as_text_stay_manifests_where_they_are_wanted(torn: Repo) -> None:
+    torn.git("merge", "--abort")
+    torn.git("config", "theta.skipSmudge", "true")
+    torn.dematerialise(NAME)
+    texts_merged(torn)
+    torn.ok("resolve", NAME, "--strategy", "theirs")
+    assert torn.read(NAME) == torn.blob(NAME)
+
+
 def test_a_choice_that_does_not_settle_what_it_was_for(torn: Repo) -> None:
     done = torn.theta("resolve", NAME, "--param", "n", "--strategy", "average")
     assert (done.code, done.out) == (1, f"{NAME}: 2 conflicts left; to see them: git theta resolve {NAME} --list\n")

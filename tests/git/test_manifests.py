@@ -201,7 +201,9 @@ def test_manifest_with_conflict_markers_cannot_be_added(tracked: Repo, where: st
     assert done.code == 128
     said = [line for line in done.err.splitlines() if line.startswith("git-theta: ")]
     assert len(said) == 1
-    assert said[0].startswith("git-theta: small.st: it is a manifest with conflict markers; take a side")
+    assert said[0].startswith(
+        "git-theta: small.st: it is a manifest with conflict markers; merge it: git theta resolve PATH"
+    )
     assert tracked.git("diff", "--cached", "--name-only") == ""
     assert tracked.objects() == before
     tracked.git("checkout", "HEAD", "--", "small.st")

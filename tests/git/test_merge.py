@@ -233,7 +233,7 @@ def test_an_octopus_that_passes_the_driver_by_never_makes_a_model(diverged: Repo
     assert '"digest": "' in theirs
     for command in (("add", NAME), ("commit", "--quiet", "--all", "-m", "half a model")):
         assert "it is a manifest with conflict markers" in diverged.run_git(*command).err
-    diverged.git("checkout", "--quiet", "--merge", "--", NAME)
+    assert "nothing is undecided" in diverged.ok("resolve", NAME, "--list")
     diverged.ok("resolve", NAME, "--continue")
     diverged.git("commit", "--quiet", "--no-edit")
     assert diverged.git("log", "-1", "--format=%P").count(" ") == 2

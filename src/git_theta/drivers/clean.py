@@ -73,7 +73,7 @@ class Cleaner:
                     raise
                 if manifest.has_conflict_markers(content):
                     raise ManifestError(
-                        "it is a manifest with conflict markers; take a side: "
+                        "it is a manifest with conflict markers; merge it: git theta resolve PATH; or take a side: "
                         "git checkout --ours (or --theirs) -- PATH, then git add PATH"
                     ) from error
                 sys.stderr.write(
