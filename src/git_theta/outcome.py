@@ -7,7 +7,7 @@ is a conflict, ours is kept.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ from git_theta.updates.average import AVERAGE
 from git_theta.updates.stream import Stream
 from git_theta.value import BUFFERED_BYTES, HeldValue, Shared, SourceValue
 
-__all__ = ["Outcome", "Versions", "apply", "needed", "outlook"]
+__all__ = ["Outcome", "Versions", "apply", "needed", "outlook", "readers"]
 
 GROUP_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2 * 2**20
@@ -92,14 +92,33 @@ class _Work:
 
 def needed(plan: Plan, versions: Versions) -> dict[str, int]:
     """The objects (oid to size in bytes) that `apply` reads: those of the values to be merged, and of the layouts."""
+    return {
+        piece.oid: piece.size for _, record in _read(plan, versions) for step in record.store for piece in step.pieces
+    }
+
+
+def readers(plan: Plan, versions: Versions, oids: Collection[str]) -> str:
+    """What `apply` reads some of the objects for, in a few words."""
+    found = dict.fromkeys(
+        what
+        for what, record in _read(plan, versions)
+        if any(piece.oid in oids for step in record.store for piece in step.pieces)
+    )
+    more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+    return f"{next(iter(found), 'the merge')}{more}"
+
+
+def _read(plan: Plan, versions: Versions) -> Iterator[tuple[str, Record]]:
+    """What `apply` reads, and what it is called."""
     known = [*([versions.base] if versions.base else []), *versions.sides]
-    records = [manifest.layout for manifest in known]
+    yield from (("the layout", manifest.layout) for manifest in known)
     for manifest, plain in zip(known, gaps.stripped(known), strict=True):
-        records += [record for name, record in manifest.parameters.items() if name not in plain.parameters]
+        rows = manifest.parameters.items()
+        yield from (("the layout", record) for name, record in rows if name not in plain.parameters)
     for one in plan.merged:
         base, sides = _inputs(one, versions)
-        records += [*sides, *([base] if base else [])]
-    return {piece.oid: piece.size for record in records for step in record.store for piece in step.pieces}
+        for record in (*sides, *([base] if base else [])):
+            yield f"parameter '{shown(one.name)}'", record
 
 
 def _no_files(_path: str, _name: str) -> Tensor | None:

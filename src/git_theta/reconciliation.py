@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from git_theta import jsontext, manyway, outcome, plugins, rulebook, threeway, tracked
 from git_theta.depot import Depot
-from git_theta.errors import ConfigError, InputError
+from git_theta.errors import ConfigError, InputError, MissingObjectError, TransferError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES
 from git_theta.merges.arrays import Backend
@@ -73,7 +73,11 @@ class Merger:
             if missing := depot.store.missing(outcome.needed(made, versions)):
                 from git_theta import transfer
 
-                transfer.fetch(self.repository, missing, depot.store)
+                try:
+                    transfer.fetch(self.repository, missing, depot.store)
+                except (MissingObjectError, TransferError) as error:
+                    readers = outcome.readers(made, versions, depot.store.missing(missing))
+                    raise type(error)(f"{readers}: {error}") from error
             return outcome.apply(
                 made, versions, rules, depot, backend=self.backend, files=files.read, progress=progress
             )

@@ -68,7 +68,8 @@ def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
         where = shlex.quote(shown_path(path))
         raise InputError(f"one side is no manifest; take one: git checkout --ours (or --theirs) -- {where}")
     versions = Versions(found.get(1), ours, theirs)
-    reported = reconciliation.reported(repository, path, versions)
+    torn = _is_torn(worktree.locate(repository, path))
+    reported = None if torn else reconciliation.reported(repository, path, versions)
     return Conflict(path, stages[2].mode, versions, reported or rules, rules)
 
 
@@ -79,12 +80,10 @@ def resume(
 
     A report outlives its merge (`git merge --abort`), and the same versions may have been merged again by other rules.
     """
-    place = worktree.locate(merger.repository, conflict.path)
-    if _is_torn(place):
-        conflict = replace(conflict, rules=conflict.anew)
     made = merger.merge(conflict.path, conflict.versions, conflict.rules, progress)
     if rulebook.format_environment(conflict.rules.rules) == rulebook.format_environment(conflict.anew.rules):
         return conflict, made
+    place = worktree.locate(merger.repository, conflict.path)
     if worktree.look(place) is Presence.MISSING or _found(merger, place, [made.manifest]):
         return conflict, made
     with suppress(ThetaError):  # what another merge would need is no reason to stop this one

@@ -7,6 +7,7 @@ import pytest
 import safetensors.numpy
 import torch
 
+from git_theta import manifest
 from tests.git.test_merge import LARGE, MEAN, MINE_N, NAME, THEIR_N, arrays, branched, content
 from tests.repositories import Repo
 
@@ -154,6 +155,23 @@ def test_manifests_that_git_merged_as_text_stay_manifests_where_they_are_wanted(
     texts_merged(torn)
     torn.ok("resolve", NAME, "--strategy", "theirs")
     assert torn.read(NAME) == torn.blob(NAME)
+
+
+@pytest.mark.parametrize("pattern", [["--param", "a.weight"], []], ids=["it", "all"])
+def test_ours_is_taken_without_what_only_theirs_needs(torn: Repo, pattern: list[str]) -> None:
+    torn.git("merge", "--abort")
+    theirs = manifest.parse(torn.git("cat-file", "blob", f"other:{NAME}").encode())
+    oid = theirs.parameters["a.weight"].store[-1].pieces[0].oid
+    [path] = [path for path in torn.objects() if path.name == oid]
+    path.unlink()
+    assert f"ours is kept: parameter 'a.weight': object {oid} is not" in torn.run_git("merge", "other").err
+    for options in (["--list"], ["--continue"], ["--param", "n", "--strategy", "theirs"]):
+        assert f"{NAME}: parameter 'a.weight': object {oid} is not" in torn.fails(4, "resolve", NAME, *options)
+    assert torn.theta("resolve", NAME, *pattern, "--strategy", "ours").code == 0
+    assert torn.theta("resolve", NAME, "--param", "[mn]", "--strategy", "theirs").code == (0 if pattern else 3)
+    assert arrays(torn)["a.weight"].tobytes() == (LARGE + 1).tobytes()
+    assert [arrays(torn)[name].tolist() for name in "mn"] == [(THEIR_N if pattern else MINE_N).tolist()] * 2
+    assert torn.git("ls-files", "--unmerged") == ""
 
 
 def test_a_choice_that_does_not_settle_what_it_was_for(torn: Repo) -> None:

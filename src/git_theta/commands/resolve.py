@@ -12,7 +12,7 @@ import click
 
 from git_theta.commands import merging, output
 from git_theta.commands.place import Place, open_place
-from git_theta.errors import ThetaError
+from git_theta.errors import DataError, ThetaError, TransferError
 from git_theta.names import shown, shown_path
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def command(
     try:
         if strategy in ("ours", "theirs") and not patterns and path.endswith(".index.json"):
             return _settle_index(place, path, strategy)
-        with _session(place, path) as session:
+        with _session(place, path, chosen=strategy is not None) as session:
             if strategy is not None:
                 session = session.choose(
                     [
@@ -98,7 +98,8 @@ def _settle_index(place: Place, path: str, side: str) -> int:
 class _Session:
     """A conflict that is being settled, and what the merge gives by the choices made so far.
 
-    `failed`: something that the last choices were for is undecided still.
+    `failed`: something that the last choices were for is undecided still. `is_unknown`: what the merge gives cannot be
+    told before a choice is made, and `made` is ours, which it left.
     """
 
     place: Place
@@ -107,6 +108,7 @@ class _Session:
     conflict: "Conflict"
     made: "Outcome"
     failed: bool = False
+    is_unknown: bool = False
 
     @property
     def _command(self) -> str:
@@ -115,9 +117,12 @@ class _Session:
     def choose(self, rules: Sequence["Rule"]) -> "_Session":
         """Keep these choices, and merge by them."""
         from git_theta import moves, settlement
+        from git_theta.rules import SKELETON
 
         conflict = self.conflict
         undecided = [one.name for one in self.made.conflicts]
+        if self.is_unknown:  # what is beside the parameters is known to a merge only
+            undecided += [rule.pattern for rule in rules if rule.pattern.startswith(SKELETON)]
         for rule in rules:
             conflict = settlement.choose(conflict, rule, undecided)
         with output.progress(conflict.versions.ours.size) as begin:
@@ -126,7 +131,7 @@ class _Session:
         tried = [(one, rule) for one in made.conflicts for rule in rules if rule.matches(one.name)]
         for one, rule in tried[:_MOST_SAID]:
             output.complain(shown(one.name), f"'{rule.strategy}' does not settle it: {one.reason}")
-        return replace(self, conflict=conflict, made=made, failed=bool(tried))
+        return replace(self, conflict=conflict, made=made, failed=bool(tried), is_unknown=False)
 
     def print_list(self, *, as_json: bool) -> int:
         """Say what is undecided; the exit code."""
@@ -158,16 +163,24 @@ class _Session:
 
 
 @contextmanager
-def _session(place: Place, path: str) -> Iterator[_Session]:
+def _session(place: Place, path: str, *, chosen: bool) -> Iterator[_Session]:
+    """A session; `chosen`: a choice comes next, which may make up for what is not on this machine."""
     from git_theta import moves, settlement
+    from git_theta.outcome import Outcome
 
     with merging.merger(place) as merger:
         name = place.repository.path_of(path, place.cwd)
         conflict = settlement.find(place.repository, name, merging.rules(place, [name])[name])
         with output.progress(conflict.versions.ours.size) as begin:
-            conflict, made = settlement.resume(merger, conflict, begin(f"merging {shown_path(path)}"))
+            try:
+                conflict, made = settlement.resume(merger, conflict, begin(f"merging {shown_path(path)}"))
+                is_unknown = False
+            except (DataError, TransferError):
+                if not chosen:
+                    raise
+                made, is_unknown = Outcome(conflict.versions.ours, ()), True
         made = moves.told(place.repository, name, conflict.versions, made)
-        yield _Session(place, path, merger, conflict, made)
+        yield _Session(place, path, merger, conflict, made, is_unknown=is_unknown)
 
 
 _ANSWERS = (
