@@ -290,12 +290,18 @@ def test_hooks_that_do_not_run_or_are_of_git_lfs_do_not_count(versions: Repo) ->
         (versions.path / "seen").unlink()
 
 
-@pytest.mark.parametrize("options", [(), ("--no-edit",), ("--edit",), ("-S", "--no-edit")], ids=" ".join)
-def test_an_editor_sees_what_was_merged(versions: Repo, options: tuple[str, ...]) -> None:
+# An editor that somebody leaves once the model has come, or who does not wait for it.
+WAITING = "i=0; while [ $(wc -c < a.st) -lt 100000 ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done; cp a.st seen"
+
+
+@pytest.mark.parametrize("tool", [f"{WAITING}; git status --porcelain > status", ""], ids=["waiting", "at once"])
+@pytest.mark.parametrize("options", [(), ("--edit", "--autostash"), ("-S", "--no-edit")], ids=" ".join)
+def test_a_merge_that_waits_for_someone(versions: Repo, options: tuple[str, ...], tool: str) -> None:
     import pty  # which Windows has not
 
-    editor = hook(versions, "editor", "cp a.st seen", folder="../tools")
-    versions.git("config", "gpg.program", str(hook(versions, "gpg", "cp a.st seen; exit 1", folder="../tools")))
+    versions.write("note.txt", b"another note\n")
+    editor = hook(versions, "editor", tool, folder="../tools")
+    versions.git("config", "gpg.program", str(hook(versions, "gpg", f"{tool}\nexit 1", folder="../tools")))
     terminal, end = pty.openpty()
     variables = os.environ | {"GIT_EDITOR": str(editor)}
     process = subprocess.Popen(
@@ -309,9 +315,15 @@ def test_an_editor_sees_what_was_merged(versions: Repo, options: tuple[str, ...]
     assert process.wait(SECONDS) == (128 if "-S" in options else 0)
     made = versions.read("a.st")
     assert made not in (FIRST, SECOND, OTHER)
-    assert (versions.path / "seen").exists() == (options != ("--no-edit",))
-    assert options == ("--no-edit",) or versions.read("seen") == made
-    assert (sent(versions) > len(made)) == (options != ("--no-edit",))
+    assert versions.read("note.txt") == b"another note\n"
+    if tool:
+        assert versions.read("seen") == made
+        stashed = b"" if "--autostash" in options else b" M note.txt\n"
+        assert versions.read("status") == b"M  a.st\n" + stashed + b"?? seen\n?? status\n"
+    assert 0 < sent(versions) < len(made) // 10
+    assert leftovers(versions.path / ".git" / "theta") == []
+    status = (versions.path / "a.st").stat()
+    assert noted(versions) == {"ino": status.st_ino % 2**32, "size": status.st_size}
 
 
 @pytest.mark.parametrize("command", ["rebase", "rebase --exec", "cherry-pick", "revert"])

@@ -9,15 +9,13 @@ Source: proc_pid_cmdline(5); ps(1) in POSIX; git(1) for the options before the c
 
 import os
 import re
-import stat
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 __all__ = [
     "colours",
     "compares",
-    "ends_by_itself",
     "is_diff",
     "merges_again",
     "started_by",
@@ -34,30 +32,19 @@ _COLOURS = {
 }
 _CHECKING_OUT = frozenset({"checkout", "restore", "switch"})
 _MERGING = re.compile(r"-[a-zA-Z]*m|--m(?:e(?:r(?:g(?:e)?)?)?)?\Z|--conflict")
-_EDITED = ("-e", "--edit", "-S", "--gpg-sign")
-_UNEDITED = ("--no-edit", "--ff-only", "--squash", "--no-commit", "-m", "--message", "-F", "--file")
 _MOST_ANCESTORS = 6
 _MAX_BYTES = 2**16
 
 
-def started_by() -> tuple[list[str], bool]:
-    """The command line of the Git that started this process, empty where it cannot be known; whether it may ask people.
-
-    It may where its input and output are terminals, or where that is not known.
-    """
-    line, pid = _nearest()
-    return line, all(_is_terminal(pid, fd) for fd in (0, 1))
-
-
-def ends_by_itself(line: Sequence[str], environ: Mapping[str, str], *, asks: bool) -> bool:
-    """Whether a `git merge` waits for nobody, be it for an editor or a passphrase, once the worktree is written.
-
-    Source: git-merge(1), "--edit", GIT_MERGE_AUTOEDIT.
-    """
-    words = line[1:]
-    if any(word.startswith(_EDITED) for word in words):
-        return False
-    return not asks or environ.get("GIT_MERGE_AUTOEDIT") == "no" or any(word.startswith(_UNEDITED) for word in words)
+def started_by() -> list[str]:
+    """The command line of the nearest Git among our ancestors; empty where it cannot be known."""
+    pid = os.getppid()
+    for _ in range(_MOST_ANCESTORS):
+        line, parent = _process(pid)
+        if not line or subcommand(line) is not None:
+            return line
+        pid = parent
+    return []
 
 
 def merges_again(line: Sequence[str]) -> bool:
@@ -67,12 +54,12 @@ def merges_again(line: Sequence[str]) -> bool:
 
 def is_diff() -> bool:
     """Whether a `git diff`, `git show` or `git log` started this process."""
-    return compares(_nearest()[0])
+    return compares(started_by())
 
 
 def wants_colours() -> bool | None:
     """Whether the Git that started this process was told to use colours; None where it was not told, or not known."""
-    return colours(_nearest()[0])
+    return colours(started_by())
 
 
 def colours(line: Sequence[str]) -> bool | None:
@@ -84,25 +71,6 @@ def colours(line: Sequence[str]) -> bool | None:
         if word in _COLOURS:
             said = _COLOURS[word]
     return said
-
-
-def _nearest() -> tuple[list[str], int]:
-    """The command line of the nearest Git among our ancestors, and its id; nothing where that cannot be known."""
-    pid = os.getppid()
-    for _ in range(_MOST_ANCESTORS):
-        line, parent = _process(pid)
-        if not line or subcommand(line) is not None:
-            return line, pid
-        pid = parent
-    return [], 0
-
-
-def _is_terminal(pid: int, fd: int) -> bool:
-    """Whether a process has a terminal there, or it cannot be known."""
-    try:
-        return stat.S_ISCHR((Path("/proc") / str(pid) / "fd" / str(fd)).stat().st_mode)
-    except OSError:
-        return True
 
 
 def compares(line: Sequence[str]) -> bool:

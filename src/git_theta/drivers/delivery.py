@@ -4,16 +4,18 @@ Git takes all that a filter sends it into memory, and only then writes it to the
 and verified in a file of its own, Git is sent the manifest, and when it closes the pipe the file takes the manifest's
 place and the index notes it. "Git will close the command pipe on exit. The filter is expected to detect EOF and exit
 gracefully on its own. Git will wait until the filter process has stopped." (gitattributes(5)): so whoever comes after
-Git finds the checkpoint. Where somebody may look before, the checkpoint goes through Git.
+Git finds the checkpoint. Where a program may look before, the checkpoint goes through Git.
 """
 
+import math
 import os
 import re
 import shlex
 import stat
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +54,8 @@ _OF_LFS = re.compile(
 _MAX_HOOK_BYTES = 2**16
 _PATIENCE_S = 3.0
 _INTERVAL_S = 0.01
+# A merge that has not ended so long after it wrote the index waits for someone: an editor or a passphrase is asked for.
+_WAITS_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,14 @@ class Delivery:
     def __init__(
         self, repository: Repository, depot: Depot, config: Mapping[str, str | None], environ: Mapping[str, str]
     ) -> None:
-        """`config`: the sections "core", "commit", "extensions" and "hook"."""
+        """`config`: the sections "core", "extensions" and "hook"."""
         self._repository = repository
         self._depot = depot
         self._config = config
         self._environ = environ
         self._parcels: dict[str, _Parcel] = {}
+        self._watcher: threading.Thread | None = None
+        self._has_ended = threading.Event()
 
     def takes(self, size_bytes: int) -> bool:
         """Whether a checkpoint of this size, which Git wants for its worktree, is to be put there past it."""
@@ -98,20 +104,48 @@ class Delivery:
             earlier.file.unlink(missing_ok=True)
         self._parcels[path] = _Parcel(os.fsencode(path), file, place, text)
 
+    def watch(self) -> None:
+        """Put the checkpoints in their places should Git wait for someone; it has been sent all that it asked for."""
+        if self._parcels and self._command == "merge" and self._watcher is None:
+            self._watcher = threading.Thread(target=self._complete_early, daemon=True)
+            self._watcher.start()
+
+    def _complete_early(self) -> None:
+        index, wanted = self._repository.git_dir / "index", self._seen(self._parcels.values())
+        was, since = None, math.inf
+        while not self._has_ended.wait(_INTERVAL_S):
+            if (now := worktree.stamp(index)) != was:
+                was, since = now, time.monotonic()
+            elif time.monotonic() - since > _WAITS_S:
+                if self._noted(index, wanted):
+                    self._put_all()
+                    return
+                since = math.inf  # Git has not written it yet
+
     def complete(self) -> None:
         """Put the checkpoints in their places; where anything but the manifest lies, that stays."""
+        self._has_ended.set()
+        if self._watcher:
+            self._watcher.join()
+        self._put_all()
+
+    def _put_all(self) -> None:
         parcels, self._parcels = self._parcels, {}
         try:
             with ExitStack() as stack:
-                self._put_all(list(parcels.values()), stack)
+                self._put_each(list(parcels.values()), stack)
         finally:
             for parcel in parcels.values():
                 with suppress(OSError):
                     parcel.file.unlink(missing_ok=True)
 
-    def _put_all(self, parcels: list[_Parcel], stack: ExitStack) -> None:
+    def _seen(self, parcels: Iterable[_Parcel]) -> dict[bytes, Seen]:
+        """How the index of a Git that has not failed has the manifests."""
         length = 64 if (self._config.get("extensions.objectformat") or "").lower() == "sha256" else 40
-        seen = {one.path: (indexfile.blob_oid(one.text, length), len(one.text)) for one in parcels}
+        return {one.path: (indexfile.blob_oid(one.text, length), len(one.text)) for one in parcels}
+
+    def _put_each(self, parcels: list[_Parcel], stack: ExitStack) -> None:
+        seen = self._seen(parcels)
         held, forgotten = self._hold(seen, stack)
         made: dict[bytes, Noted] = {}
         for parcel in parcels:
@@ -176,20 +210,18 @@ class Delivery:
             return set()
 
     @cached_property
+    def _command(self) -> str | None:
+        return caller.subcommand(caller.started_by())
+
+    @cached_property
     def _is_unwatched(self) -> bool:
-        """Whether nobody looks at the worktree before Git ends."""
-        line, asks = caller.started_by()
-        command = caller.subcommand(line)
-        if command not in _HOOKS or not self._repository.worktree:
-            return False
-        if command == "merge" and not (
-            caller.ends_by_itself(line, self._environ, asks=asks) and "commit.gpgsign" not in self._config
-        ):
+        """Whether no program of the user's looks at the worktree before Git ends."""
+        if self._command not in _HOOKS or not self._repository.worktree:
             return False
         if any(key.startswith("hook.") and key.endswith(".event") for key in self._config):
             return False
         folder = hooks.path(self._repository, self._config).parent
-        return not any(_looks(folder / name) for name in (*_HOOKS[command], *_HOOKS_OF_ALL))
+        return not any(_looks(folder / name) for name in (*_HOOKS[self._command], *_HOOKS_OF_ALL))
 
     @cached_property
     def _is_index_plain(self) -> bool:

@@ -37,7 +37,7 @@ class _Session:
         from git_theta.depot import open_depot
 
         self._repository = repository
-        self._config = repository.config(*SECTIONS, "hook", "commit", "extensions")
+        self._config = repository.config(*SECTIONS, "hook", "extensions")
         self._environ = environ
         self.has_failed = False
         self._settings = read_settings(self._config, environ)

@@ -105,6 +105,9 @@ class Smudger:
         kept back until it has the others.
         """
         paths, self._unannounced = self._unannounced, []
+        if not paths:
+            self._delivery.watch()
+            return []
         manifests = {path: found for path in paths if (found := self._delayed.get(path, (b"", None))[1])}
         self._fetch(found for path, found in manifests.items() if path not in self._asked)
         self._asked.update(paths)
@@ -134,7 +137,7 @@ class Smudger:
     @cached_property
     def _merges_again(self) -> bool:
         """Whether `git checkout -m` runs: Git 2.39 crashes where it merges a settled file again and that is delayed."""
-        return caller.merges_again(caller.started_by()[0])
+        return caller.merges_again(caller.started_by())
 
     def _is_unmerged(self, path: str) -> bool:
         """Whether a path is in conflict, as it may be where Git checks out one of the sides.
