@@ -14,6 +14,8 @@ from git_theta.threeway import Action, Case, Decision
 
 __all__ = ["Commits", "entries", "kept", "manifests", "places", "told", "under_way"]
 
+_SIDES = ("ours", "theirs")
+
 
 @dataclass(frozen=True, slots=True)
 class Commits:
@@ -59,7 +61,8 @@ def told(
     for one in made.decisions:
         side = 0 if one.ours is None else 1
         file = moved[side].get(one.base or one.name) if _is_gone(one) else None
-        said = f"{one.reason}: {('ours', 'theirs')[side]} moved it to {shown(file)}" if file else one.reason
+        away, there = _SIDES[side], _SIDES[1 - side]
+        said = f"{away} moved it to {shown(file)}, and {there} changed, renamed or untied it" if file else one.reason
         decisions.append(replace(one, reason=said))
     return replace(made, decisions=tuple(decisions))
 

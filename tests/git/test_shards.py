@@ -70,7 +70,7 @@ def test_a_parameter_that_moved_and_changed_is_a_conflict(sharded: Repo) -> None
     diverge(sharded, moved, ({**FIRST, "moves": FIRST["moves"] + 1}, SECOND))
     done = sharded.run_theta("merge", "other")
     assert done.code == 1
-    assert "parameter 'moves': ours deleted it, and theirs changed" in done.err
+    assert f"parameter 'moves': ours moved it to {TWO}, and theirs changed" in done.err
     assert sharded.theta("resolve", ONE, "--param", "moves", "--strategy", "ours").code == 0
     sharded.git("commit", "--quiet", "--no-edit")
     assert index(sharded)["weight_map"] == {"a": ONE, "b": TWO, "moves": TWO}
@@ -85,18 +85,15 @@ def test_a_conflict_names_the_shard_to_which_a_side_moved_a_parameter(repo: Repo
     inside.commit("base")
     inside.git("branch", "other")
     diverge(inside, (TRAINED, SECOND), MOVED)
-    reason = "one side deleted it, and the other changed, renamed or untied it"
-    said = (
-        f"{folder}{ONE}: conflict: parameter 'moves': {reason}: theirs moved it to {TWO}; ours is kept; to settle it: "
-    )
-    assert said in repo.run_theta("merge", "other").err
-    assert f"{reason}: theirs moved it to {TWO}\n" in repo.theta("resolve", folder + ONE, "--list").out
+    said = f"theirs moved it to {TWO}, and ours changed, renamed or untied it"
+    assert f"{folder}{ONE}: conflict: parameter 'moves': {said}; ours is kept" in repo.run_theta("merge", "other").err
+    assert f"{said}\n" in repo.theta("resolve", folder + ONE, "--list").out
     repo.git("merge", "--abort")
     repo.git("checkout", "--quiet", "other")
-    assert f"{reason}: ours moved it to {TWO}; ours is kept" in repo.run_git("merge", "main").err
+    assert f"ours moved it to {TWO}, and theirs changed" in repo.run_git("merge", "main").err
     repo.git("merge", "--abort")
     assert repo.run_git("rebase", "main").code == 1
-    assert f"{reason}: theirs moved it to {TWO}\n" in repo.theta("resolve", folder + ONE, "--list").out
+    assert f"{said}\n" in repo.theta("resolve", folder + ONE, "--list").out
 
 
 def loaded(repo: Repo) -> Arrays:
