@@ -189,6 +189,7 @@ def test_merges_that_one_side_or_none_had_a_say_in_are_told(history: Repo) -> No
 
 
 GPG = """#!/bin/sh
+cat > /dev/null
 case "$*" in
 *--verify*) echo "[GNUPG:] GOODSIG 1 me"; echo "gpg: Good signature" >&2 ;;
 *) echo "[GNUPG:] SIG_CREATED " >&2
