@@ -62,7 +62,7 @@ def test_one_with_its_options(anywhere: Repo) -> None:
         [
             "weights",
             "one each",
-            "a number for each side at least 0, at most 1e+06, not all 0",
+            "a number for each side at least 0, at most 1,000,000, not all 0",
             "What each side's change counts for, ours first; only their ratios count.",
         ],
         ["lambda", "1", "a number at least -100, at most 100", "What the merged change is multiplied by."],

@@ -11,7 +11,7 @@ from git_theta.merges.base import Array, Inputs, Namespace, Option, Options, Str
 __all__ = ["AVERAGE", "FISHER", "REGMEAN", "WEIGHTS", "blend"]
 
 WEIGHTS = Option(
-    "weights", (), "One for each side, ours first; only their ratios count.", least=0, most=1e6, ratios=True
+    "weights", (), "One for each side, ours first; only their ratios count.", least=0, most=1_000_000, ratios=True
 )
 
 

@@ -114,7 +114,7 @@ class Option:
         if isinstance(self.default, bool):
             return "true or false"
         limits = [
-            f"{word} {limit:g}"
+            f"{word} {limit:,}"
             for word, limit in (("above", self.above), ("at least", self.least), ("at most", self.most))
             if math.isfinite(limit)
         ]

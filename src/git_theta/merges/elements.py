@@ -86,7 +86,7 @@ NEARSWAP = Strategy(
     "Ours, moved toward theirs by at most t: elements that are alike become theirs.",
     "https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
     _nearswap,
-    options=(Option("t", 0.001, "How far an element may move.", above=0, most=1e6),),
+    options=(Option("t", 0.001, "How far an element may move.", above=0, most=1_000_000),),
     most_sides=2,
     elementwise=True,
 )

@@ -17,7 +17,7 @@ VOTES = Option(
     (),
     "What each side's change counts for, ours first; only their ratios count.",
     least=0,
-    most=1e6,
+    most=1_000_000,
     ratios=True,
 )
 

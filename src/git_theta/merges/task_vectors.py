@@ -13,7 +13,9 @@ from git_theta.merges.base import Array, Inputs, Namespace, Option, Options, Str
 __all__ = ["LAMBDA", "MODEL_STOCK", "SIDE_WEIGHTS", "TASK_ARITHMETIC"]
 
 LAMBDA = Option("lambda", 1.0, "What the merged change is multiplied by.", least=-100, most=100)
-SIDE_WEIGHTS = Option("weights", (), "What each side's change is multiplied by, ours first.", least=-1e6, most=1e6)
+SIDE_WEIGHTS = Option(
+    "weights", (), "What each side's change is multiplied by, ours first.", least=-1_000_000, most=1_000_000
+)
 
 
 def _task_arithmetic(xp: Namespace, inputs: Inputs, options: Options) -> Array:
