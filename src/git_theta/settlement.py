@@ -17,15 +17,13 @@ from git_theta.depot import Depot
 from git_theta.errors import ChangedError, ConfigError, DataError, InputError, ThetaError
 from git_theta.git import IndexEntry, Repository
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest, Record
-from git_theta.merges.arrays import KINDS
-from git_theta.merges.base import FLOAT
 from git_theta.names import shown, shown_path
 from git_theta.outcome import Outcome, Versions
 from git_theta.reconciliation import Merger
 from git_theta.rules import COPIES, SKELETON, Rule, Rules
 from git_theta.source import FileSource
 from git_theta.staging import Change
-from git_theta.statistics import are_comparable, measure
+from git_theta.statistics import Statistics, are_comparable, measure
 from git_theta.threeway import Decision
 from git_theta.versions import StoredValues
 from git_theta.worktree import Presence
@@ -191,8 +189,8 @@ def stage(merger: Merger, conflict: Conflict, made: Outcome) -> None:
     reconciliation.report_place(merger.repository, conflict.path).unlink(missing_ok=True)
 
 
-def facts(conflict: Conflict, one: Decision, depot: Depot) -> Iterator[tuple[str, Record, float | None]]:
-    """What each version has of a parameter, and the Euclidean length of a side's change, where there is such."""
+def facts(conflict: Conflict, one: Decision, depot: Depot) -> Iterator[tuple[str, Record, Statistics | None]]:
+    """What each version has of a parameter, and what a side changed of the base's elements, where that can be told."""
     versions = conflict.versions
     rows = (
         ("base", versions.base, one.base),
@@ -202,17 +200,14 @@ def facts(conflict: Conflict, one: Decision, depot: Depot) -> Iterator[tuple[str
     found = {side: version.parameters[name] for side, version, name in rows if version is not None and name is not None}
     base = found.get("base")
     for side, record in found.items():
-        yield side, record, None if base is None or side == "base" else _distance(base, record, depot)
+        yield side, record, None if base is None or side == "base" else _change(base, record, depot)
 
 
-def _distance(base: Record, side: Record, depot: Depot) -> float | None:
-    """How far two values of floats are apart; None for others, and where one of them is not on this machine."""
-    if {KINDS.get(base.dtype), KINDS.get(side.dtype)} != {FLOAT} or base.shape != side.shape:
-        return None
-    if not are_comparable(base, side):
+def _change(base: Record, side: Record, depot: Depot) -> Statistics | None:
+    """How far two values are apart; None for those of other shapes, and where one of them is not on this machine."""
+    if base.shape != side.shape or not are_comparable(base, side):
         return None
     values = StoredValues(depot.store)
-    try:
-        return measure(base, side, values, values).change
-    except DataError:
-        return None
+    with suppress(DataError):
+        return measure(base, side, values, values)
+    return None

@@ -230,7 +230,8 @@ def test_what_cannot_be_done(torn: Repo) -> None:
 def test_answers_are_asked_for(torn: Repo) -> None:
     done = torn.answer(b"t\no n\n", "git-theta", "resolve", NAME, "--interactive")
     assert done.code == 0, done
-    assert "ours   I64 [3]" in done.out
+    assert "base   I64 [3]\n" in done.out
+    assert "ours   I64 [3], 1 of 3 changed, |change| 4\n" in done.out
     assert [arrays(torn)[name].tolist() for name in "mn"] == [THEIR_N.tolist(), MINE_N.tolist()]
     assert torn.git("status", "--porcelain") == f"M  {NAME}\n"
 

@@ -214,9 +214,12 @@ def _facts(session: _Session, one: "Decision") -> list[str]:
     from git_theta import settlement
 
     lines = []
-    for side, record, norm in settlement.facts(session.conflict, one, session.merger.depot):
-        moved = "" if norm is None else f", |change| {norm:.3g}"
-        lines.append(f"{side:<7}{record.dtype} {list(record.shape)}{moved}")
+    for side, record, change in settlement.facts(session.conflict, one, session.merger.depot):
+        said = [f"{side:<7}{record.dtype} {list(record.shape)}"]
+        if change is not None:
+            said.append(f"{change.changed:,} of {change.elements:,} changed")
+            said += [] if change.change is None else [f"|change| {change.change:.3g}"]
+        lines.append(", ".join(said))
     return lines
 
 
