@@ -295,7 +295,7 @@ WAITING = "i=0; while [ $(wc -c < a.st) -lt 100000 ] && [ $i -lt 100 ]; do sleep
 
 
 @pytest.mark.parametrize("tool", [f"{WAITING}; git status --porcelain > status", ""], ids=["waiting", "at once"])
-@pytest.mark.parametrize("options", [(), ("--edit", "--autostash"), ("-S", "--no-edit")], ids=" ".join)
+@pytest.mark.parametrize("options", [(), ("--edit",), ("-S", "--no-edit")], ids=" ".join)
 def test_a_merge_that_waits_for_someone(versions: Repo, options: tuple[str, ...], tool: str) -> None:
     import pty  # which Windows has not
 
@@ -318,12 +318,35 @@ def test_a_merge_that_waits_for_someone(versions: Repo, options: tuple[str, ...]
     assert versions.read("note.txt") == b"another note\n"
     if tool:
         assert versions.read("seen") == made
-        stashed = b"" if "--autostash" in options else b" M note.txt\n"
-        assert versions.read("status") == b"M  a.st\n" + stashed + b"?? seen\n?? status\n"
+        assert versions.read("status") == b"M  a.st\n M note.txt\n?? seen\n?? status\n"
     assert 0 < sent(versions) < len(made) // 10
     assert leftovers(versions.path / ".git" / "theta") == []
     status = (versions.path / "a.st").stat()
     assert noted(versions) == {"ino": status.st_ino % 2**32, "size": status.st_size}
+
+
+@pytest.mark.parametrize("slow", ["clean", "merge", "editor"])
+def test_what_a_merge_stashes_by_itself_comes_back(versions: Repo, slow: str) -> None:
+    """Git checks out the stashed checkpoint as it was, long before it ends: it has its index in memory meanwhile."""
+    versions.write("b.st", FIRST)
+    versions.commit("another checkpoint")
+    versions.write("b.st", OTHER)
+    versions.write("note.txt", b"another note\n")
+    if slow == "clean":
+        versions.git("config", "filter.slow.clean", "sleep 0.6; cat")
+        versions.write(".git/info/attributes", b"note.txt filter=slow\n")
+    elif slow == "merge":
+        driver = versions.git("config", "merge.theta.driver").strip()
+        versions.git("config", "merge.theta.driver", f"sleep 0.6; {driver}")
+    options = ("--edit" if slow == "editor" else "--no-edit", "--autostash")
+    done = versions.run_git("merge", *options, "other", GIT_EDITOR="sleep 0.6; :")
+    assert "Applied autostash" in done.err + done.out
+    assert versions.read("b.st") == OTHER
+    assert versions.read("note.txt") == b"another note\n"
+    assert versions.read("a.st") not in (FIRST, SECOND, OTHER)
+    assert versions.git("status", "--porcelain") == " M b.st\n M note.txt\n"
+    assert versions.git("stash", "list") == ""
+    assert leftovers(versions.path / ".git" / "theta") == []
 
 
 @pytest.mark.parametrize("command", ["rebase", "rebase --exec", "cherry-pick", "revert"])

@@ -111,16 +111,25 @@ class Delivery:
             self._watcher.start()
 
     def _complete_early(self) -> None:
-        index, wanted = self._repository.git_dir / "index", self._seen(self._parcels.values())
+        index = self._repository.git_dir / "index"
         was, since = None, math.inf
         while not self._has_ended.wait(_INTERVAL_S):
             if (now := worktree.stamp(index)) != was:
                 was, since = now, time.monotonic()
-            elif time.monotonic() - since > _WAITS_S:
-                if self._noted(index, wanted):
+            elif time.monotonic() - since > _WAITS_S and self._awaits_message:
+                if self._noted(index, self._seen(self._parcels.values())):
                     self._put_all()
                     return
-                since = math.inf  # Git has not written it yet
+                since = math.inf  # it is that of a conflict
+
+    @property
+    def _awaits_message(self) -> bool:
+        """Whether Git has merged, and neither writes the index that it has in memory again nor reads the worktree.
+
+        Before an automatic merge is committed, MERGE_HEAD stands there (builtin/merge.c, `prepare_to_commit`).
+        """
+        folder = self._repository.git_dir
+        return (folder / "MERGE_HEAD").exists() and not (folder / "MERGE_AUTOSTASH").exists()
 
     def complete(self) -> None:
         """Put the checkpoints in their places; where anything but the manifest lies, that stays."""
