@@ -257,9 +257,25 @@ def write(path: Path, content: bytes, *, executable: bool, folder: Path | None =
 def _temporary(path: Path, folder: Path | None) -> Path:
     if folder is not None:
         with suppress(OSError):
-            if folder.stat().st_dev == path.parent.stat().st_dev and os.access(folder, os.W_OK):
+            if _mount(folder) == _mount(path.parent) and os.access(folder, os.W_OK):
                 return folder / f"git-theta-{os.getpid()}-{secrets.token_hex(8)}"
     return path.with_name(_temporary_prefix(path) + secrets.token_hex(8))
+
+
+def _mount(folder: Path) -> tuple[int, str]:
+    """What two folders have in common where files of one can be renamed into the other.
+
+    A file system may be mounted twice, as a container's volume is. Source: rename(2), EXDEV; proc_pid_fdinfo(5).
+    """
+    device = folder.stat().st_dev
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            facts = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines()
+        finally:
+            os.close(fd)
+        return device, next((fact for fact in facts if fact.startswith("mnt_id:")), "")
+    return device, ""
 
 
 def _temporary_prefix(path: Path) -> str:

@@ -160,9 +160,9 @@ def test_indexes_of_every_kind_note_the_file(versions: Repo, setting: str) -> No
     assert_delivered(versions, SECOND)
 
 
-def test_an_index_that_only_git_can_write(versions: Repo) -> None:
-    versions.git("config", "core.splitIndex", "true")
-    versions.git("update-index", "--split-index")
+@pytest.mark.parametrize("command", [("config", "core.splitIndex", "yes"), ("update-index", "--split-index")])
+def test_an_index_that_only_git_can_write(versions: Repo, command: tuple[str, ...]) -> None:
+    versions.git(*command)
     versions.git("checkout", "--quiet", "other")
     assert_streamed(versions, OTHER)
 
@@ -195,6 +195,33 @@ def test_a_repository_of_longer_names(home: Path, template: Path, tmp_path: Path
     through(repo, f"{FILTER} | tee -a {shlex.quote(str(tmp_path / 'sent'))}")
     repo.git("checkout", "--quiet", "HEAD~1")
     assert_delivered(repo, FIRST)
+
+
+@linux_only
+def test_a_folder_that_is_another_mount_of_the_file_system(versions: Repo, tmp_path: Path) -> None:
+    """As a container's volume is: the numbers of devices are equal, and nothing can be renamed into it."""
+    volume, folder = tmp_path / "volume", versions.path / "sub"
+    for place in (volume, folder):
+        place.mkdir()
+    versions.write("sub/b.st", FIRST)
+    versions.commit("another checkpoint")
+    (folder / "b.st").rename(volume / "b.st")
+    work = (
+        f"mount --bind {shlex.quote(str(volume))} sub && git checkout --quiet -f -- sub a.st && git status --porcelain"
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"rm a.st; : > {shlex.quote(str(volume))}/b.st; {work}"],
+        cwd=versions.path,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    if done.returncode and "unshare" in done.stderr:
+        pytest.skip("no name spaces here")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (volume / "b.st").read_bytes() == FIRST
+    assert versions.read("a.st") == SECOND
+    assert sorted(path.name for path in volume.iterdir()) == ["b.st"]
 
 
 def test_permissions_are_those_that_git_gave(versions: Repo) -> None:
@@ -283,11 +310,20 @@ def test_hooks_that_do_not_run_or_are_of_git_lfs_do_not_count(versions: Repo) ->
     assert_delivered(versions, SECOND)
     versions.git("merge", "--quiet", "--no-edit", "other")
     assert sent(versions) < 20_000
-    for line in ("cp a.st seen\n", "command -v git-lfs >/dev/null && cp a.st seen\n"):
+    looks = "cp a.st seen\n"
+    for branch, line in (
+        ("other", looks),
+        ("main", f"command -v git-lfs >/dev/null && {looks}"),
+        ("other", "#\n" * 2**16 + looks),
+    ):
         hook(versions, "post-checkout", line)
-        versions.git("checkout", "--quiet", "-f", "HEAD~1")
+        versions.git("checkout", "--quiet", "-f", branch)
         assert versions.read("seen") == versions.read("a.st")
         (versions.path / "seen").unlink()
+    program = hook(versions, "program", "cp a.st seen", folder="../tools")
+    (versions.path / ".git/hooks/post-checkout").write_text(f"#!{program}\n")
+    versions.git("checkout", "--quiet", "main")
+    assert versions.read("seen") == versions.read("a.st")
 
 
 # An editor that somebody leaves once the model has come, or who does not wait for it.
@@ -323,6 +359,27 @@ def test_a_merge_that_waits_for_someone(versions: Repo, options: tuple[str, ...]
     assert leftovers(versions.path / ".git" / "theta") == []
     status = (versions.path / "a.st").stat()
     assert noted(versions) == {"ino": status.st_ino % 2**32, "size": status.st_size}
+
+
+def test_a_conflict_that_git_settles_as_it_was_before(versions: Repo) -> None:
+    """For that, Git may run merge drivers of the user's, and then writes the index that it has in memory."""
+    versions.git("config", "rerere.enabled", "true")
+    versions.git("config", "rerere.autoUpdate", "true")
+    versions.git("config", "merge.slow.driver", "sleep 0.6; git merge-file %A %O %B")
+    versions.write(".git/info/attributes", b"note.txt merge=slow\n")
+    for branch in ("other", "main"):
+        versions.git("checkout", "--quiet", branch)
+        versions.write("note.txt", f"a note of {branch}\n".encode())
+        versions.git("commit", "--quiet", "--all", "--message", "a note")
+    versions.git("merge", "other", accept=(1,))
+    versions.write("note.txt", b"a note of both\n")
+    versions.git("commit", "--quiet", "--all", "--no-edit")
+    versions.git("reset", "--quiet", "--hard", "HEAD~1")
+    done = versions.run_git("merge", "other")
+    assert "Staged 'note.txt' using previous resolution" in done.err + done.out
+    assert versions.git("status", "--porcelain") == "M  a.st\nM  note.txt\n"
+    versions.git("merge", "--abort")
+    assert versions.read("a.st") == SECOND
 
 
 @pytest.mark.parametrize("slow", ["clean", "merge", "editor"])

@@ -45,6 +45,7 @@ _HOOKS: Mapping[str | None, tuple[str, ...]] = {
 }
 _HOOKS_OF_ALL = ("post-index-change", "reference-transaction")
 # What git-lfs installs: it sees to the permissions of files, and reads none.
+_SHELL = re.compile(r"#!\s*(/usr)?/bin/(env +)?(ba|da)?sh\s*")
 _OF_LFS = re.compile(
     r"""\s*(\#.*
     |command\ -v\ git-lfs\ >/dev/null\ 2>&1\ \|\|\ \{\ (echo|printf)\ >&2\ [^;|&`$]*;\ exit\ 2;\ \}
@@ -52,6 +53,7 @@ _OF_LFS = re.compile(
     re.VERBOSE,
 )
 _MAX_HOOK_BYTES = 2**16
+_FALSE = ("false", "no", "off", "0", "")
 _PATIENCE_S = 3.0
 _INTERVAL_S = 0.01
 # A merge that has not ended so long after it wrote the index waits for someone: an editor or a passphrase is asked for.
@@ -117,10 +119,10 @@ class Delivery:
             if (now := worktree.stamp(index)) != was:
                 was, since = now, time.monotonic()
             elif time.monotonic() - since > _WAITS_S and self._awaits_message:
-                if self._noted(index, self._seen(self._parcels.values())):
+                if self._noted(index, self._seen(self._parcels.values())) and not self._repository.unmerged():
                     self._put_all()
                     return
-                since = math.inf  # it is that of a conflict
+                since = math.inf  # of a conflict, Git may replay how it was settled (`rerere.autoUpdate`), and ends
 
     @property
     def _awaits_message(self) -> bool:
@@ -185,7 +187,8 @@ class Delivery:
         elif parcel.is_awaited(parcel.file):
             parcel.file.unlink()
         else:  # somebody was faster, by less than a moment
-            libc.exchange(parcel.file, place)
+            if not libc.exchange(parcel.file, place):
+                parcel.file.replace(place)
             return None
         return place.lstat()
 
@@ -196,27 +199,27 @@ class Delivery:
         """
         index = self._repository.git_dir / "index"
         until = time.monotonic() + _PATIENCE_S
-        while seen:
+        while noted := self._noted(index, seen):
             try:
                 held = stack.enter_context(indexfile.holding(index))
                 return held, held.forget(seen)
-            except FileExistsError as error:
-                if not (noted := self._noted(index, seen)):
-                    break
-                if time.monotonic() > until:
+            except (OSError, RepositoryError) as error:
+                if not isinstance(error, FileExistsError) or time.monotonic() > until:
+                    why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
                     for path in noted:
-                        _say(path, f"Git will take it for modified ({error.strerror}: {index}.lock)", "git add")
+                        _say(path, f"Git will take it for modified ({why})", "git add")
                     break
-            except (OSError, RepositoryError):
-                break
             time.sleep(_INTERVAL_S)
         return None, set()
 
     def _noted(self, index: Path, seen: Mapping[bytes, Seen]) -> set[bytes]:
+        """The paths of which the index notes how the manifest lies there; all, where only Git can read it."""
         try:
             return indexfile.matching(index, seen)
-        except (OSError, RepositoryError):
+        except OSError:
             return set()
+        except RepositoryError:
+            return set(seen)
 
     @cached_property
     def _command(self) -> str | None:
@@ -235,8 +238,8 @@ class Delivery:
     @cached_property
     def _is_index_plain(self) -> bool:
         """Whether the index is the one that Git uses next, and all in one file."""
-        folder = self._repository.git_dir
-        return "GIT_INDEX_FILE" not in self._environ and not any(folder.glob("sharedindex.*"))
+        splits = str(self._config.get("core.splitindex", "false")).lower() not in _FALSE
+        return not (splits or any(self._repository.git_dir.glob("sharedindex.*")) or "GIT_INDEX_FILE" in self._environ)
 
 
 def _looks(hook: Path) -> bool:
@@ -245,10 +248,11 @@ def _looks(hook: Path) -> bool:
         return False
     try:
         with hook.open(encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read(_MAX_HOOK_BYTES)
+            first, *lines = file.read(_MAX_HOOK_BYTES).splitlines() or [""]
+            is_cut = bool(file.read(1))
     except OSError:
         return True
-    return not all(_OF_LFS.fullmatch(line) for line in text.splitlines())
+    return is_cut or not (_SHELL.fullmatch(first) and all(_OF_LFS.fullmatch(line) for line in lines))
 
 
 def _say(path: bytes, what: str, command: str) -> None:
