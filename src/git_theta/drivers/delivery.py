@@ -119,10 +119,17 @@ class Delivery:
             if (now := worktree.stamp(index)) != was:
                 was, since = now, time.monotonic()
             elif time.monotonic() - since > _WAITS_S and self._awaits_message:
-                if self._noted(index, self._seen(self._parcels.values())) and not self._repository.unmerged():
+                if self._is_merged(index):
                     self._put_all()
                     return
-                since = math.inf  # of a conflict, Git may replay how it was settled (`rerere.autoUpdate`), and ends
+                since = math.inf
+
+    def _is_merged(self, index: Path) -> bool:
+        """Whether the index is that of a merge without conflicts; for others, Git may replay how they were settled."""
+        try:
+            return bool(self._noted(index, self._seen(self._parcels.values()))) and not self._repository.unmerged()
+        except RepositoryError:
+            return False
 
     @property
     def _awaits_message(self) -> bool:
