@@ -432,8 +432,11 @@ def test_another_program_of_gits_index_is_sent_the_checkpoint(versions: Repo) ->
 
 
 def at_the_end(repo: Repo, script: str) -> None:
-    """Have a script run when Git has ended, before the filter learns of that."""
-    through(repo, f"{{ cat; {script}\n}} | {FILTER}")
+    """Have a script run when Git has ended, before the filter learns of that.
+
+    The `:` is what keeps the pipe open: a shell becomes the last command, whose output may go elsewhere.
+    """
+    through(repo, f"{{ cat; {script}\n:\n}} | {FILTER}")
 
 
 def test_what_lies_there_instead_of_the_manifest_stays(versions: Repo) -> None:
