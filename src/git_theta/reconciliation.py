@@ -25,7 +25,7 @@ from git_theta.merges.base import Sided
 from git_theta.names import shown, shown_path
 from git_theta.outcome import Outcome, Versions
 from git_theta.overrides import Overrides, attribute_files
-from git_theta.rules import MAX_PATTERN_LENGTH, SKELETON, Rule, Rules
+from git_theta.rules import FILE_NAME, MAX_PATTERN_LENGTH, SKELETON, Rule, Rules
 from git_theta.tensor import Tensor
 from git_theta.threeway import Action, Case, Decision, Plan
 from git_theta.tracked import Kind
@@ -68,7 +68,7 @@ class Merger:
         """
         made = plan(versions, rules)
         depot = replace(self.depot, settings=self.overrides.at(path, attribute_files(path)))
-        with _Files() as files:
+        with _Files(rules) as files:
             files.open(made)
             if missing := depot.store.missing(outcome.needed(made, versions)):
                 from git_theta import transfer
@@ -90,15 +90,15 @@ def plan(versions: Versions, rules: Rules) -> Plan:
     return threeway.plan(versions.base, versions.ours, versions.theirs, rules)
 
 
-def check_files(made: Plan) -> None:
+def check_files(made: Plan, rules: Rules) -> None:
     """Raise InputError unless the further files that a merge reads are there, one for each side where it must be."""
-    with _Files() as files:
+    with _Files(rules) as files:
         files.open(made)
 
 
 def outlook(made: Plan, versions: Versions, rules: Rules, depot: Depot) -> tuple[Decision, ...]:
     """As `outcome.outlook`, with the further files that the plan's strategies read."""
-    with _Files() as files:
+    with _Files(rules) as files:
         files.open(made)
         return outcome.outlook(made, versions, rules, depot, files.has)
 
@@ -111,9 +111,10 @@ def with_base(rules: Rules, conflicts: Sequence[Decision]) -> Rules:
 
 
 class _Files:
-    """Further files of tensors, each opened once."""
+    """Further files of tensors, which rules name, each opened once."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         self._open = ExitStack()
         self._files: dict[str, TensorFile] = {}
         self._lock = threading.Lock()
@@ -133,7 +134,8 @@ class _Files:
                 if len(one.files.get(name, ())) != sides:
                     count = len(one.files.get(name, ()))
                     raise InputError(
-                        f"strategy '{one.strategy}' has {count} '{name}' files for {sides} sides; name one for each"
+                        f"{self._where(one.files.get(name, ()))}strategy '{one.strategy}' has {count} '{name}' files "
+                        f"for {sides} sides; name one for each"
                     )
             for path in {path for paths in one.files.values() for path in paths} - self._files.keys():
                 self._opened(path)
@@ -144,13 +146,19 @@ class _Files:
         if path not in self._files:
             try:
                 self._files[path] = self._open.enter_context(tensorfile.opened(Path(path)))
-            except InputError as error:
-                raise InputError(f"{shown_path(path)}: {error}; name the file that the strategy reads") from error
-            except OSError as error:
+            except (InputError, OSError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
                 raise InputError(
-                    f"{shown_path(path)}: {error.strerror}; name the file that the strategy reads"
+                    f"{self._where([path])}{shown_path(path)}: {reason}; name the file that the strategy reads"
                 ) from error
         return self._files[path]
+
+    def _where(self, paths: Sequence[str]) -> str:
+        """Where the rules file names one of these files, to begin a message with; "" where the user does."""
+        for rule in self._rules.rules:
+            if any(path in named for named in rule.files.values() for path in paths):
+                return f"{FILE_NAME}: line {rule.line}: " if rule.line else ""
+        return ""
 
     def has(self, path: str, name: str) -> bool:
         """Whether a file has a tensor of a name."""

@@ -330,13 +330,12 @@ def test_a_conflict_of_a_stash_or_of_a_checkout(repo: Repo, way: str) -> None:
 
 
 def test_a_further_file_that_is_missing_keeps_ours(diverged: Repo) -> None:
-    diverged.write(
-        ".theta-merge.yaml", b'rules: [{parameters: "*", strategy: fisher, files: {fisher: [gone.bin, gone.bin]}}]\n'
-    )
+    rules = b'rules:\n\n- {parameters: "*", strategy: fisher, files: {fisher: [gone.bin, gone.bin]}}\n'
+    diverged.write(".theta-merge.yaml", rules)
     done = diverged.run_git("merge", "--no-edit", "other")
     assert done.code == 1
     [line] = [row for row in done.err.splitlines() if row.startswith("git-theta: ")]
-    assert line.startswith(f"git-theta: {NAME}: not merged, ours is kept: ")
+    assert line.startswith(f"git-theta: {NAME}: not merged, ours is kept: .theta-merge.yaml: line 3: ")
     assert line.endswith("gone.bin: no such file; name the file that the strategy reads")
     assert diverged.read(NAME) == OURS
 

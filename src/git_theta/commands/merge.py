@@ -117,7 +117,7 @@ def _plans(
     for file in found:
         ordered = Rules((*chosen, *rules[file.path].rules))
         made.append(_Planned(file, ordered, reconciliation.plan(file.versions, ordered)))
-        reconciliation.check_files(made[-1].plan)
+        reconciliation.check_files(made[-1].plan, ordered)
         for one in made[-1].plan.merged:
             if "weights" in one.options:
                 Options(one.options).weights(len(one.sides or (0, 1)))
