@@ -39,7 +39,7 @@ def make_ready() -> None:
 
 @contextmanager
 def spooled(
-    depot: Depot, head: Iterable[bytes | memoryview], packets: Iterable[bytes], size: int = 0
+    depot: Depot, head: Iterable[bytes | memoryview], packets: Iterable[bytes | memoryview], size: int = 0
 ) -> Iterator[FileSource]:
     """A temporary file that holds all of `head` and `packets`, gone afterwards.
 

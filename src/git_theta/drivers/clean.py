@@ -29,7 +29,7 @@ from git_theta.source import BytesSource, FileSource, Source
 
 __all__ = ["Cleaner"]
 
-_BLOCK_BYTES = 2**20
+_BLOCK_BYTES = 2**19
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Cleaner:
         self._overrides = overrides
         self._neighbours = Neighbours(repository)
 
-    def clean(self, path: str, packets: Iterator[bytes]) -> bytes:
+    def clean(self, path: str, packets: Iterator[bytes | memoryview]) -> bytes:
         """The text that Git is to store for the content in `packets`, all of which is read."""
         head = bytearray()
         for packet in packets:
@@ -81,7 +81,7 @@ class Cleaner:
                 )
         return self._text(path, BytesSource(content), known)
 
-    def _clean_stream(self, path: str, head: bytes, packets: Iterator[bytes]) -> bytes:
+    def _clean_stream(self, path: str, head: bytes, packets: Iterator[bytes | memoryview]) -> bytes:
         fd = _open_regular(path)
         if fd is None:
             with spooled(self._depot, [head], packets) as spool:
@@ -169,16 +169,17 @@ def _open_regular(path: str) -> int | None:
     return None
 
 
-def _compare(source: FileSource, head: bytes, packets: Iterator[bytes]) -> tuple[int, bytes | None]:
+def _compare(source: FileSource, head: bytes, packets: Iterator[bytes | memoryview]) -> tuple[int, bytes | None]:
     """How many bytes of the pipe equal the source's, and the run that first differs; None if nothing does."""
-    offset = base = 0
-    block = b""
+    block = bytearray(max(_BLOCK_BYTES, len(head)))
+    offset = start = stop = 0  # the block has what the source has from `start` to `stop`
     # Not a generator's `yield from`: what is left of the packets is read later, and a generator that goes closes them.
     for run in itertools.chain([head], packets):
-        if not base <= offset <= offset + len(run) <= base + len(block):
-            base, block = offset, source.read(offset, max(_BLOCK_BYTES, len(run)))
-        if block[offset - base : offset - base + len(run)] != run:
-            return offset, run
+        if offset + len(run) > stop:
+            start, stop = offset, min(offset + len(block), source.size)
+            source.read_into(start, memoryview(block)[: stop - start])
+        if not block.startswith(run, offset - start, stop - start):
+            return offset, bytes(run)
         offset += len(run)
     return (offset, None) if offset == source.size else (offset, b"")
 

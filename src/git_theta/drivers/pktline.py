@@ -6,30 +6,35 @@ a flush. gitattributes(5), "Long Running Filter Process": a packet carries at mo
 
 import os
 from collections.abc import Iterable, Iterator
+from io import FileIO
 
 from git_theta.errors import RepositoryError
 
 __all__ = ["MAX_DATA_BYTES", "PacketReader", "PacketWriter"]
 
 MAX_DATA_BYTES = 65516
-_READ_BYTES = 2**20
+_READ_BYTES = 2**19  # more than a packet; and what stays in a processor's cache is read again from there
+_PIPE_BYTES = 2**20
 _FLUSH = b"0000"
 _PACKETS_PER_CALL = 256
 _F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ, which Python has since 3.10 on Linux alone
 
 
 class PacketReader:
-    """Packets from a file descriptor."""
+    """Packets from a file descriptor.
+
+    Their data lies in one buffer that is used again and again: a view of it holds until the next packet is asked for.
+    """
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._data = b""
-        self._start = 0
+        self._file = FileIO(fd, "r", closefd=False)
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._start = self._end = 0
         _widen_pipe(fd)
 
-    def packet(self) -> bytes | None:
+    def packet(self) -> memoryview | None:
         """The next packet's data; None for a flush. Raises EOFError at the end of the stream."""
-        head = self._take(4)
+        head = bytes(self._take(4))
         try:
             size = int(head, 16)
         except ValueError as error:
@@ -40,24 +45,27 @@ class PacketReader:
             raise RepositoryError(f"Git sent a packet of {size} bytes, which the filter protocol does not know")
         return self._take(size - 4)
 
-    def packets(self) -> Iterator[bytes]:
+    def packets(self) -> Iterator[memoryview]:
         """The data of the packets up to the next flush."""
         while (data := self.packet()) is not None:
             yield data
 
     def lines(self) -> list[str]:
         """The packets up to the next flush, as text without their newline."""
-        return [os.fsdecode(data).removesuffix("\n") for data in self.packets()]
+        return [os.fsdecode(bytes(data)).removesuffix("\n") for data in self.packets()]
 
-    def _take(self, size: int) -> bytes:
-        while len(self._data) - self._start < size:
-            more = os.read(self._fd, _READ_BYTES)
-            if not more:
-                raise EOFError
-            self._data = self._data[self._start :] + more
-            self._start = 0
+    def _take(self, size: int) -> memoryview:
+        left = self._end - self._start
+        if left < size:
+            self._buffer[:left] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, left
+            while self._end < size:
+                count = self._file.readinto(self._buffer[self._end :])
+                if not count:
+                    raise EOFError
+                self._end += count
         self._start += size
-        return self._data[self._start - size : self._start]
+        return self._buffer[self._start - size : self._start]
 
 
 class PacketWriter:
@@ -103,6 +111,6 @@ def _widen_pipe(fd: int) -> None:
     try:
         import fcntl
 
-        fcntl.fcntl(fd, _F_SETPIPE_SZ, _READ_BYTES)
+        fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_BYTES)
     except (ImportError, OSError):
         pass

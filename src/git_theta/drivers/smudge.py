@@ -51,7 +51,7 @@ class Smudger:
     def smudge(
         self,
         path: str,
-        packets: Iterator[bytes],
+        packets: Runs,
         *,
         can_delay: bool,
         for_diff: Callable[[], bool] = lambda: False,
@@ -223,7 +223,7 @@ class Smudger:
             worktree.check_objects(found, self._depot.store)
             raise
 
-    def _pass_through(self, head: bytes, packets: Iterator[bytes]) -> Runs:
+    def _pass_through(self, head: bytes, packets: Runs) -> Runs:
         """The content as it came; Git wants all of its request read before the answer begins."""
 
         def echo() -> Runs:
