@@ -17,13 +17,15 @@ from git_theta.errors import ConflictError, InputError, RepositoryError
 from git_theta.git import IndexEntry, RawRow, Repository, raw_row
 from git_theta.manifest import MAX_MANIFEST_BYTES, Manifest
 from git_theta.moves import Commits
-from git_theta.names import shown_path
+from git_theta.names import shown, shown_path
 from git_theta.outcome import Versions
+from git_theta.rules import Rule
 from git_theta.threeway import Decision
 
-__all__ = ["Branches", "Clash", "File", "branches", "files", "octopus", "trailers"]
+__all__ = ["Branches", "Clash", "File", "branches", "files", "note_choices", "octopus", "signed", "trailers"]
 
 _MOST_TRAILERS = 100
+_RESOLVED = "Theta-Resolved"
 _BLOBS_AT_ONCE = 100
 _RENAME_LIMIT = 7000
 _ONE_BY_ONE = "merge one after the other"
@@ -183,8 +185,8 @@ def trailers(plans: Sequence[tuple[bytes, Versions, Sequence[Decision]]]) -> lis
     used: dict[str, int] = {}
     for _, _, decisions in plans:
         for one in decisions:
-            options = "".join(f" {name}={_text(value)}" for name, value in one.options.items() if value != ())
-            used[f"{one.strategy}{options}"] = used.get(f"{one.strategy}{options}", 0) + 1
+            text = _by(one.strategy, one.options)
+            used[text] = used.get(text, 0) + 1
     lines = [f"Theta-Strategy: {text} ({count} parameters)" for text, count in sorted(used.items())]
     for path, versions, _ in plans[:_MOST_TRAILERS]:
         base = "none" if versions.base is None else versions.base.digest[:16]
@@ -192,6 +194,36 @@ def trailers(plans: Sequence[tuple[bytes, Versions, Sequence[Decision]]]) -> lis
         sides = " ".join(f"{name}={side.digest[:16]}" for name, side in zip(names, versions.sides, strict=True))
         lines.append(f"Theta-Merged: {shown_path(os.fsdecode(path))} base={base} {sides}")
     return lines
+
+
+def signed(repository: Repository, message: bytes, lines: Sequence[str], *, comments: bool = False) -> bytes:
+    """A commit's message with trailers, which go before Git's comments where there are such."""
+    options = [word for line in lines for word in ("--trailer", line)]
+    setting = () if comments else ("-c", "core.commentChar=\x01")
+    words = (*setting, "interpret-trailers", "--if-exists", "addIfDifferent", *options)
+    return repository.git(*words, stdin=message)
+
+
+def note_choices(repository: Repository, path: bytes, rules: Sequence[Rule], *, first: bool) -> None:
+    """Add to the message of a merge that `git theta merge` began how a file's conflicts were settled.
+
+    `first`: what the message says of earlier choices is of a settling that has begun anew.
+    """
+    note = repository.git_dir / "MERGE_MSG"
+    where = shown_path(os.fsdecode(path))
+    text = note.read_bytes() if note.exists() else b""
+    if f"\nTheta-Merged: {where} base=".encode() not in text:
+        return
+    if first:
+        earlier = f"{_RESOLVED}: {where} ".encode()
+        text = b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(earlier))
+    lines = [f"{_RESOLVED}: {where} {shown(one.pattern)} by {_by(one.strategy, one.options)}" for one in rules]
+    note.write_bytes(signed(repository, text, lines, comments=True))
+
+
+def _by(strategy: str, options: Mapping[str, object]) -> str:
+    """A strategy and its options, as far as they have a value."""
+    return strategy + "".join(f" {name}={_text(value)}" for name, value in options.items() if value != ())
 
 
 def _text(value: object) -> str:

@@ -46,6 +46,11 @@ class Conflict:
     rules: Rules
     anew: Rules
 
+    @property
+    def has_own_rules(self) -> bool:
+        """Whether the rules are others than those of a merge that begins anew: choices, or those of its command."""
+        return rulebook.format_environment(self.rules.rules) != rulebook.format_environment(self.anew.rules)
+
 
 def find(repository: Repository, path: bytes, rules: Rules) -> Conflict:
     """The conflict at a path, with the rules that its merge went by, or these where nobody knows.
@@ -79,7 +84,7 @@ def resume(
     A report outlives its merge (`git merge --abort`), and the same versions may have been merged again by other rules.
     """
     made = merger.merge(conflict.path, conflict.versions, conflict.rules, progress)
-    if rulebook.format_environment(conflict.rules.rules) == rulebook.format_environment(conflict.anew.rules):
+    if not conflict.has_own_rules:
         return conflict, made
     place = worktree.locate(merger.repository, conflict.path)
     if worktree.look(place) is Presence.MISSING or _found(merger, place, [made.manifest]):

@@ -61,6 +61,28 @@ def test_the_last_choice_counts(torn: Repo) -> None:
     assert arrays(torn)["n"].tolist() == [1, 2, 3]
 
 
+def test_the_message_says_by_what_choices_it_was_settled(torn: Repo) -> None:
+    torn.git("merge", "--abort")
+    assert torn.theta("merge", "other", "--strategy", "task-arithmetic").code == 1
+    torn.ok("resolve", NAME, "--param", "n", "--strategy", "theirs")
+    torn.git("checkout", "-m", "--", NAME)  # begins anew
+    torn.ok("resolve", NAME, "--param", "n", "--strategy", "ours")
+    torn.ok("resolve", NAME, "--param", "[m]", "--strategy", "three-way", "--set", "inner=max")
+    torn.git("commit", "--quiet", "--no-edit", "--cleanup=strip")
+    said = torn.git("log", "-1", "--format=%(trailers:only)").splitlines()
+    assert [line for line in said if line.startswith("Theta-Resolved: ")] == [
+        f"Theta-Resolved: {NAME} n by ours",
+        f"Theta-Resolved: {NAME} [m] by three-way inner=max",
+    ]
+    assert any(line.startswith("Theta-Merged: ") for line in said)
+
+
+def test_the_message_of_a_merge_of_gits_own_stays(torn: Repo) -> None:
+    before = (torn.path / ".git" / "MERGE_MSG").read_bytes()
+    torn.ok("resolve", NAME, "--strategy", "ours")
+    assert (torn.path / ".git" / "MERGE_MSG").read_bytes() == before
+
+
 def test_choices_hold_for_the_merge_that_they_were_made_in(torn: Repo) -> None:
     torn.ok("resolve", NAME, "--param", "n", "--strategy", "theirs")
     torn.git("merge", "--abort")

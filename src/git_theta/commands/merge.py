@@ -223,7 +223,8 @@ def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[
     if plans:
         if code or any(rule.pattern.startswith(SKELETON) for one in plans for rule in one.rules.rules):
             plans = _looked_at(place, plans)  # scalars that were merged are told, too, and no conflicts
-        note.write_bytes(_signed(place, note.read_bytes(), joining.trailers(_rows(plans)), comments=comments))
+        lines = joining.trailers(_rows(plans))
+        note.write_bytes(joining.signed(place.repository, note.read_bytes(), lines, comments=comments))
     whole = merging.reindex(place, [one.file.path for one in plans], "made anew from the shards")
     if not whole or place.repository.unmerged():
         return code or 1
@@ -233,14 +234,6 @@ def _merge(place: Place, branch: str, chosen: Sequence["Rule"], plans: Sequence[
 
 def _rows(plans: Sequence[_Planned]) -> list[tuple[bytes, "Versions", Sequence["Decision"]]]:
     return [(one.file.path, one.file.versions, one.plan.merged) for one in plans]
-
-
-def _signed(place: Place, message: bytes, lines: Sequence[str], *, comments: bool = False) -> bytes:
-    """A commit's message with trailers, which go before Git's comments where there are such."""
-    options = [word for line in lines for word in ("--trailer", line)]
-    setting = () if comments else ("-c", "core.commentChar=\x01")
-    words = (*setting, "interpret-trailers", "--if-exists", "addIfDifferent", *options)
-    return place.repository.git(*words, stdin=message)
 
 
 def _merge_all(place: Place, joined: "Branches", names: Sequence[str], plans: Sequence[_Planned], message: str) -> int:
@@ -262,7 +255,7 @@ def _merge_all(place: Place, joined: "Branches", names: Sequence[str], plans: Se
                 )
             made.append((one.file, manifest.format(outcome.manifest)))
     said = message or f"Merge branches {', '.join(repr(shown(name)) for name in names)}"
-    text = _signed(place, f"{said}\n".encode(), joining.trailers(_rows(plans)))
+    text = joining.signed(place.repository, f"{said}\n".encode(), joining.trailers(_rows(plans)))
     commit, indexes = joining.octopus(place.repository, joined, made, text.decode())
     code = git.run_attached(["merge", "--quiet", "--ff-only", commit], cwd=place.cwd)
     for index in indexes if code == 0 else ():

@@ -116,7 +116,7 @@ class _Session:
 
     def choose(self, rules: Sequence["Rule"]) -> "_Session":
         """Keep these choices, and merge by them."""
-        from git_theta import moves, settlement
+        from git_theta import joining, moves, settlement
         from git_theta.rules import SKELETON
 
         conflict = self.conflict
@@ -127,6 +127,7 @@ class _Session:
             conflict = settlement.choose(conflict, rule, undecided)
         with output.progress(conflict.versions.ours.size) as begin:
             made = settlement.settle(self.merger, conflict, self.made.manifest, begin(f"merging {self.path}"))
+        joining.note_choices(self.place.repository, conflict.path, rules, first=not self.conflict.has_own_rules)
         made = moves.told(self.place.repository, conflict.path, conflict.versions, made)
         tried = [(one, rule) for one in made.conflicts for rule in rules if rule.matches(one.name)]
         for one, rule in tried[:_MOST_SAID]:
