@@ -25,7 +25,6 @@ from git_theta.threeway import Decision
 __all__ = ["Branches", "Clash", "File", "branches", "files", "note_choices", "octopus", "signed", "trailers"]
 
 _MOST_TRAILERS = 100
-_RESOLVED = "Theta-Resolved"
 _BLOBS_AT_ONCE = 100
 _RENAME_LIMIT = 7000
 _ONE_BY_ONE = "merge one after the other"
@@ -192,8 +191,13 @@ def trailers(plans: Sequence[tuple[bytes, Versions, Sequence[Decision]]]) -> lis
         base = "none" if versions.base is None else versions.base.digest[:16]
         names = ("ours", "theirs", *(f"side{number}" for number in range(3, len(versions.sides) + 1)))
         sides = " ".join(f"{name}={side.digest[:16]}" for name, side in zip(names, versions.sides, strict=True))
-        lines.append(f"Theta-Merged: {shown_path(os.fsdecode(path))} base={base} {sides}")
+        lines.append(f"{_merged(path)}{base} {sides}")
     return lines
+
+
+def _merged(path: bytes) -> str:
+    """What begins the line about a checkpoint that was merged."""
+    return f"Theta-Merged: {shown_path(os.fsdecode(path))} base="
 
 
 def signed(repository: Repository, message: bytes, lines: Sequence[str], *, comments: bool = False) -> bytes:
@@ -207,18 +211,18 @@ def signed(repository: Repository, message: bytes, lines: Sequence[str], *, comm
 def note_choices(repository: Repository, path: bytes, rules: Sequence[Rule], *, first: bool) -> None:
     """Add to the message of a merge that `git theta merge` began how a file's conflicts were settled.
 
-    `first`: what the message says of earlier choices is of a settling that has begun anew.
+    Of several choices for one pattern the last is told. `first`: what is told so far is of a settling that has begun
+    anew.
     """
     note = repository.git_dir / "MERGE_MSG"
-    where = shown_path(os.fsdecode(path))
     text = note.read_bytes() if note.exists() else b""
-    if f"\nTheta-Merged: {where} base=".encode() not in text:
+    if f"\n{_merged(path)}".encode() not in text:
         return
-    if first:
-        earlier = f"{_RESOLVED}: {where} ".encode()
-        text = b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(earlier))
-    lines = [f"{_RESOLVED}: {where} {shown(one.pattern)} by {_by(one.strategy, one.options)}" for one in rules]
-    note.write_bytes(signed(repository, text, lines, comments=True))
+    begin = f"Theta-Resolved: {shown_path(os.fsdecode(path))} "
+    said = {f"{begin}{shown(one.pattern)} by ": _by(one.strategy, one.options) for one in rules}
+    over = tuple(word.encode() for word in ([begin] if first else said))
+    text = b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(over))
+    note.write_bytes(signed(repository, text, [f"{word}{by}" for word, by in said.items()], comments=True))
 
 
 def _by(strategy: str, options: Mapping[str, object]) -> str:

@@ -77,6 +77,19 @@ def test_the_message_says_by_what_choices_it_was_settled(torn: Repo) -> None:
     assert any(line.startswith("Theta-Merged: ") for line in said)
 
 
+def test_the_message_says_the_last_choice_for_a_pattern(torn: Repo) -> None:
+    torn.git("merge", "--abort")
+    assert torn.theta("merge", "other").code == 1
+    for side in ("ours", "theirs", "ours"):
+        torn.ok("resolve", NAME, "--param", "n", "--strategy", side)
+    torn.ok("resolve", NAME, "--param", "m", "--strategy", "base")
+    said = (torn.path / ".git" / "MERGE_MSG").read_text().splitlines()
+    assert [line for line in said if line.startswith("Theta-Resolved: ")] == [
+        f"Theta-Resolved: {NAME} n by ours",
+        f"Theta-Resolved: {NAME} m by base",
+    ]
+
+
 def test_the_message_of_a_merge_of_gits_own_stays(torn: Repo) -> None:
     before = (torn.path / ".git" / "MERGE_MSG").read_bytes()
     torn.ok("resolve", NAME, "--strategy", "ours")
